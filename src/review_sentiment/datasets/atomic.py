@@ -1,0 +1,105 @@
+"""Write a file or folder beside its place, then rename it into it: a killed run leaves no half version."""
+
+import copy
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+from uuid import uuid4
+
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
+
+
+@contextmanager
+def replace_atomically(target: Path) -> Iterator[Path]:
+    """Give a place to write to, and rename it to `target` only if the block ends well.
+
+    Args:
+        target: The file or folder to make or replace.
+
+    Yields:
+        A path beside `target`, on the same file system, that does not exist yet.
+    """
+    made = [parent for parent in (target.parent, target.parent.parent) if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    try:
+        yield staged
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(staged, target)
+    finally:
+        if staged.is_dir():
+            shutil.rmtree(staged, ignore_errors=True)
+        else:
+            staged.unlink(missing_ok=True)
+        for parent in made:  # after a failure these are empty; after a success rmdir refuses
+            with suppress(OSError):
+                parent.rmdir()
+
+
+class AtomicSave:
+    """Makes any one-file dataset of kedro-datasets, on the local file system, write all or nothing."""
+
+    def save(self, data: Any) -> None:
+        """Write `data` as the stock dataset does, but beside its place."""
+        with replace_atomically(Path(self._get_save_path())) as staged:  # type: ignore[attr-defined]
+            stock: Any = copy.copy(self)
+            stock._version, stock._filepath = None, PurePosixPath(staged)
+            super(AtomicSave, stock).save(data)  # type: ignore[misc]
+
+
+class FolderDataset(AbstractVersionedDataset[Any, Any]):
+    """A dataset that is a folder, complete as soon as it holds its `MARKER` file.
+
+    Args:
+        filepath: The folder, or the parent of its versions.
+        version: Kedro's load and save version.
+        metadata: Left for plugins, Kedro-Viz above all.
+    """
+
+    MARKER: ClassVar[str]
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self.metadata = metadata
+        super().__init__(filepath=PurePosixPath(filepath), version=version, exists_function=self._is_complete)
+
+    def _is_complete(self, path: str) -> bool:
+        return (Path(path) / self.MARKER).is_file()
+
+    def load(self) -> Any:
+        """Read the newest complete version, or the one asked for.
+
+        Raises:
+            DatasetError: There is none, or it is incomplete.
+        """
+        path = Path(self._get_load_path())
+        if not self._is_complete(str(path)):
+            raise DatasetError(f"{path} is missing or incomplete")
+        return self._read(path)
+
+    def save(self, data: Any) -> None:
+        """Write a version, all or nothing."""
+        with replace_atomically(Path(self._get_save_path())) as staged:
+            staged.mkdir()
+            self._write(data, staged)
+
+    @abstractmethod
+    def _read(self, path: Path) -> Any: ...
+
+    @abstractmethod
+    def _write(self, data: Any, path: Path) -> None: ...
+
+    def _exists(self) -> bool:
+        try:
+            return self._is_complete(str(self._get_load_path()))
+        except DatasetError:
+            return False
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}

@@ -1,0 +1,50 @@
+"""A fine-tuned classifier as one folder that transformers can load by itself."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from kedro_datasets._typing import JSONPreview
+
+from review_sentiment.datasets.atomic import FolderDataset
+
+if TYPE_CHECKING:
+    from review_sentiment.encoder import Classifier
+
+_SETTINGS = "review_sentiment.json"
+
+
+class ClassifierDataset(FolderDataset):
+    """Weights (safetensors), tokenizer, configuration with label names, and the settings of this project.
+
+    `transformers.pipeline("text-classification", folder)` answers with the label names.
+    """
+
+    MARKER: ClassVar[str] = _SETTINGS
+
+    def _read(self, path: Path) -> "Classifier":
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        from review_sentiment.encoder import Classifier
+
+        transformers_logging.disable_progress_bar()
+        return Classifier(
+            model=AutoModelForSequenceClassification.from_pretrained(path, local_files_only=True).eval(),
+            tokenizer=AutoTokenizer.from_pretrained(path, local_files_only=True),
+            settings=json.loads((path / _SETTINGS).read_text("utf-8")),
+        )
+
+    def _write(self, data: "Classifier", path: Path) -> None:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        data.model.save_pretrained(path)
+        data.tokenizer.save_pretrained(path)
+        (path / _SETTINGS).write_text(json.dumps(data.settings, indent=2, ensure_ascii=False), "utf-8")
+
+    def preview(self) -> JSONPreview:
+        """Show settings and file sizes in Kedro-Viz."""
+        path = Path(self._get_load_path())
+        sizes = {file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(path.iterdir())}
+        return JSONPreview(json.dumps({**json.loads((path / _SETTINGS).read_text("utf-8")), "files": sizes}))

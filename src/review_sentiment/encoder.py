@@ -1,0 +1,156 @@
+"""Pretrained encoders and fine-tuned classifiers: build, batch, score.
+
+Letters: B batch, T tokens, K classes, N rows.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from review_sentiment.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder as it was published: before any classification head."""
+
+    name: str
+    sha256: str
+    config: PretrainedConfig
+    weights: dict[str, torch.Tensor]
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fine-tuned model with its tokenizer and the settings it needs to read a text as in training."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: dict[str, Any]
+
+    @property
+    def label_names(self) -> list[str]:
+        """Class names in the order of label_id."""
+        return [self.model.config.id2label[label_id] for label_id in range(self.model.config.num_labels)]
+
+
+def add_head(pretrained: Pretrained, label_names: Sequence[str], attention_dropout: float | None) -> PreTrainedModel:
+    """Put a new, randomly initialized classification head on an encoder; set the random seed before.
+
+    Args:
+        pretrained: The encoder.
+        label_names: Class names; the model will answer with them.
+        attention_dropout: Dropout of the attention weights, in [0, 1); None for the encoder's own.
+
+    Returns:
+        The model, fp32, in evaluation mode.
+
+    Raises:
+        UserError: The weights are not of the architecture that the configuration names.
+    """
+    config = type(pretrained.config).from_dict(pretrained.config.to_dict())
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: label_id for label_id, name in enumerate(label_names)}
+    config.problem_type = "single_label_classification"
+    config.pad_token_id = pretrained.tokenizer.pad_token_id
+    if attention_dropout is not None:
+        for name in ("attention_probs_dropout_prob", "attention_dropout"):  # BERT's and DistilBERT's names for it
+            if hasattr(config, name):
+                setattr(config, name, attention_dropout)
+    architecture = AutoModelForSequenceClassification._model_mapping[type(config)]
+    with _quiet_transformers():
+        model, report = architecture.from_pretrained(
+            None, config=config, state_dict=dict(pretrained.weights), output_loading_info=True, dtype=torch.float32
+        )
+    new = sorted(report["missing_keys"])
+    inside = [name for name in new if name.startswith(model.base_model_prefix + ".") and ".pooler." not in name]
+    if inside:
+        raise UserError(
+            f"the encoder '{pretrained.name}' lacks {len(inside)} of its own weights (first: {inside[0]}): its"
+            " configuration and its weights do not belong together"
+        )
+    logger.info(
+        "The head is new: %s start from random values, and this training is what gives them meaning", ", ".join(new)
+    )
+    return model
+
+
+class _quiet_transformers(AbstractContextManager[None]):  # noqa: N801 - reads as a verb, like contextlib's own
+    """Hide transformers' loading bar and its notice on new weights; `add_head` says the same in one calm line."""
+
+    def __enter__(self) -> None:
+        self._verbosity = transformers_logging.get_verbosity()
+        self._bar = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers_logging.set_verbosity(self._verbosity)
+        if self._bar:
+            transformers_logging.enable_progress_bar()
+
+
+def collate(rows: Sequence[Sequence[int]], pad_id: int, to_length: int | None = None) -> dict[str, torch.Tensor]:
+    """Pad token ids into one batch.
+
+    Args:
+        rows: B lists of ids.
+        pad_id: The tokenizer's padding id.
+        to_length: Length to pad to; None for the longest row.
+
+    Returns:
+        `input_ids` and `attention_mask`, int64, shape (B, T).
+    """
+    length = max(len(row) for row in rows) if to_length is None else to_length
+    input_ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)  # (B, T)
+    attention_mask = torch.zeros_like(input_ids)  # (B, T)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
+        attention_mask[index, : len(row)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def predict_logits(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, precision: Precision
+) -> np.ndarray:
+    """Score tokenized reviews; batches hold reviews of similar length, so that little is padded.
+
+    Args:
+        model: The classifier; its training mode is left as it was.
+        rows: N lists of token ids.
+        pad_id: The tokenizer's padding id.
+        batch_size: Reviews per forward pass.
+        precision: Number format of the matrix products.
+
+    Returns:
+        Logits in the order of `rows`, float32, shape (N, K).
+    """
+    was_training = model.training
+    model.eval()
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            for start in range(0, len(rows), batch_size):
+                chosen = order[start : start + batch_size]
+                batch = collate([rows[index] for index in chosen], pad_id)
+                batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+                logits[chosen] = model(**batch).logits.float().cpu().numpy()
+    finally:
+        model.train(was_training)
+    return logits

@@ -1,0 +1,56 @@
+"""What a run ran on: enough to know it again, and to repeat it."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = (
+    "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
+    "tokenizers", "torch", "transformers",
+)  # fmt: skip
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that decide a result, by name."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def machine() -> dict[str, Any]:
+    """The processor's `cpu` name, usable `cores`, `system` and `python` version."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """The code's `commit`, and whether tracked files were changed since (`dirty`); None for both outside git.
+
+    Args:
+        folder: The project's folder.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": bool(changes) if commit is not None else None}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,184 @@
+"""Typed models of every parameter block; the YAML in `conf/` is the full record of their values.
+
+The models have no defaults: a value that the YAML does not name is an error, so a lost key can't change a run in
+silence. Kedro hands each node its block as one of these models; `parse_parameters` checks all of them before anything
+runs, whichever pipelines were asked for.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from review_sentiment.errors import UserError, fault_list
+
+
+def _split_names(value: Any) -> Any:
+    """Let the command line, where a value can't hold a comma, name classes as `bad/good`."""
+    return tuple(name.strip() for name in value.split("/")) if isinstance(value, str) else value
+
+
+LabelNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_names)]
+
+
+class Block(BaseModel):
+    """A block of parameters: frozen, and closed to names that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataParams(Block):
+    """How to read the reviews: the YAML block `data`."""
+
+    text_column: str = Field(min_length=1, description="column that holds the review")
+    label_column: str = Field(min_length=1, description="column that holds the label")
+    label_names: LabelNames = Field(min_length=2, description="class names; their order gives label_id 0, 1, …")
+    empty_texts: Literal["stop", "drop"] = Field(description="what to do with rows without text")
+    min_rows_per_class: PositiveInt = Field(description="fewest rows a class may have")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        lowered = [name.casefold() for name in self.label_names]
+        if len(set(lowered)) < len(lowered):
+            raise ValueError(f"label_names must differ by more than case, got {list(self.label_names)}")
+        if any(name.lstrip("-").isdigit() for name in lowered):
+            raise ValueError(f"label_names can't be numbers, got {list(self.label_names)}: name what 0, 1, … mean")
+        if self.text_column == self.label_column:
+            raise ValueError(f"text_column and label_column are both '{self.text_column}'")
+        return self
+
+
+Rows = PositiveInt | Literal["all"]
+
+
+class SubsetParams(Block):
+    """How many reviews go where: the YAML block `subset`."""
+
+    seed: int = Field(ge=0, description="another seed draws other rows")
+    sampling: Literal["balanced", "stratified"] = Field(description="class shares of each split")
+    train_rows: Rows = Field(description="rows to learn from, or `all` that are left")
+    validation_rows: PositiveInt = Field(description="rows that choose the epoch")
+    test_rows: Rows = Field(description="rows scored once, at the end, or `all` of the test side")
+    validation_from: Literal["train", "test"] = Field(description="side that validation rows come from")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.validation_from == "test" and self.validation_rows != self.test_rows:
+            raise ValueError(
+                f"validation_from: test takes the test rows for validation, so validation_rows ({self.validation_rows})"
+                f" must equal test_rows ({self.test_rows})"
+            )
+        return self
+
+
+class TokenizeParams(Block):
+    """How texts become tokens: the YAML block `tokenize`."""
+
+    max_tokens: int = Field(ge=8, description="tokens of a review that the model sees, special tokens included")
+    truncation: Literal["head", "tail", "head_tail"] = Field(description="which part of a longer review is kept")
+    head_share: float = Field(gt=0, lt=1, description="share of the kept tokens that head_tail takes from the start")
+
+
+class TrainingParams(Block):
+    """One fine-tuning run: the YAML block `training`."""
+
+    seed: int = Field(ge=0, description="seed of the new head, the data order and dropout")
+    epochs: PositiveInt = Field(description="passes over the training split")
+    batch_size: PositiveInt = Field(description="reviews per forward pass")
+    accumulation_steps: PositiveInt = Field(description="forward passes per optimizer step")
+    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd"] = Field(description="Trainer's `optim`")
+    learning_rate: float = Field(gt=0, le=1, description="peak rate, once warm-up ends")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(description="rate after warm-up")
+    warmup_steps: float = Field(ge=0, description="below 1: share of all steps; from 1: steps")
+    allow_unfinished_warmup: bool = Field(description="accept a warm-up that is not shorter than the run")
+    weight_decay: float = Field(ge=0, lt=1, description="AdamW's decoupled decay")
+    max_grad_norm: float = Field(gt=0, description="gradients above this norm are scaled down to it")
+    attention_dropout: float | None = Field(ge=0, lt=1, description="null: as the encoder's configuration says")
+    gradient_checkpointing: bool = Field(description="recompute activations to save memory, at a third more time")
+    device: Literal["cpu", "auto"] = Field(description="auto: a CUDA accelerator where there is one")
+    precision: Literal["auto", "fp32", "bf16"] = Field(description="number format of the matrix products")
+    padding: Literal["longest", "max_tokens"] = Field(description="length that each batch is padded to")
+    group_by_length: bool = Field(description="batches of similar length, so that less is padded")
+    eval_batch_size: PositiveInt = Field(description="reviews per forward pass when scoring")
+    logging_steps: PositiveInt = Field(description="optimizer steps between two rows of history")
+    metric_for_best: Literal["accuracy", "f1", "loss"] = Field(description="validation figure that picks the epoch")
+    early_stopping_patience: PositiveInt | None = Field(description="epochs without a better one before it stops")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        patience = self.early_stopping_patience
+        if patience is not None and patience >= self.epochs:
+            raise ValueError(
+                f"early_stopping_patience ({patience}) must be below epochs ({self.epochs}), or it can never act"
+            )
+        if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
+            raise ValueError(f"warmup_steps from 1 up is a number of steps, got {self.warmup_steps}")
+        return self
+
+
+class BaselineParams(Block):
+    """TF-IDF with logistic regression: the YAML block `baseline`."""
+
+    ngram_max: int = Field(ge=1, le=5, description="longest word sequence that is a feature")
+    min_rows: PositiveInt = Field(description="a feature must stand in this many training reviews")
+    inverse_regularization: float = Field(gt=0, description="scikit-learn's C; larger fits closer")
+
+
+class Parameters(Block):
+    """All parameters of a run, as they stand at the top level of the YAML."""
+
+    reviews: str = Field(min_length=1)
+    encoder: str = Field(min_length=1)
+    train_split: str = Field(min_length=1)
+    test_split: str | None
+    data: DataParams
+    subset: SubsetParams
+    tokenize: TokenizeParams
+    training: TrainingParams
+    baseline: BaselineParams
+
+
+def _known_names(path: tuple[Any, ...]) -> list[str]:
+    """Names that are allowed beside the last part of a path into `Parameters`."""
+    model: Any = Parameters
+    for part in path[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    return list(getattr(model, "model_fields", {}))
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    """One pydantic error as one line: where, what was got, what was expected."""
+    path = tuple(error["loc"])
+    # A union's branches ("int", "literal['all']") are appended to the path; the user never wrote them.
+    where = ".".join(str(part) for part in path[:2])
+    if error["type"] == "extra_forbidden":
+        close = get_close_matches(str(path[-1]), _known_names(path), n=1)
+        prefix = ".".join([*map(str, path[:-1]), ""]) if len(path) > 1 else ""
+        hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known: {', '.join(_known_names(path))}"
+        return f"{where} is not a parameter; {hint}"
+    if error["type"] == "missing":
+        return f"{where} is missing; conf/base names its usual value"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r}"
+
+
+def parse_parameters(raw: Mapping[str, Any]) -> Parameters:
+    """Check a run's effective parameters, all blocks at once.
+
+    Args:
+        raw: The merged parameters: base, environment and command line.
+
+    Returns:
+        The typed parameters.
+
+    Raises:
+        UserError: Any name is unknown or missing, or any value out of range; the message lists every fault.
+    """
+    try:
+        return Parameters.model_validate(dict(raw))
+    except ValidationError as error:
+        faults = list(dict.fromkeys(_describe(item) for item in error.errors()))
+        raise UserError(fault_list("The parameters are not valid", faults)) from None

@@ -1,0 +1,53 @@
+"""Data engineering: from labelled reviews of any source to token ids.
+
+Consumes `reviews` and the encoder's `tokenizer`; `tokenized_before`, the newest tokens on disk, spares tokenizing the
+same texts again. Produces `reviews_checked`, `data_profile`, `splits` and `tokenized`.
+"""
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from review_sentiment.pipelines.data_engineering import nodes
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:  # noqa: ARG001
+    """Wire the nodes."""
+    return Pipeline(
+        [
+            Node(
+                func=nodes.check_reviews,
+                inputs=["reviews", "params:data"],
+                outputs=["reviews_checked", "contract_counts"],
+                name="check_reviews",
+            ),
+            Node(
+                func=nodes.select_subset,
+                inputs=["reviews_checked", "params:subset"],
+                outputs="splits",
+                name="select_subset",
+            ),
+            Node(
+                func=nodes.tokenize,
+                inputs={
+                    "splits": "splits",
+                    "tokenizer": "tokenizer",
+                    "tokenized_before": "tokenized_before",
+                    "tokenize": "params:tokenize",
+                },
+                outputs="tokenized",
+                name="tokenize",
+            ),
+            Node(
+                func=nodes.profile_data,
+                inputs={
+                    "contract_counts": "contract_counts",
+                    "reviews_checked": "reviews_checked",
+                    "splits": "splits",
+                    "tokenized": "tokenized",
+                },
+                outputs="data_profile",
+                name="profile_data",
+            ),
+        ]
+    )

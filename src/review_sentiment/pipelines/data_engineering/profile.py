@@ -1,0 +1,56 @@
+"""Figures that describe the data of a run."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def describe_data(
+    contract_counts: Mapping[str, int | bool],
+    reviews: pd.DataFrame,
+    splits: Mapping[str, Any],
+    tokenized: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Collect the data profile.
+
+    Args:
+        contract_counts: What the data contract mended and dropped.
+        reviews: All usable reviews.
+        splits: Rows by split.
+        tokenized: Tokens by split.
+
+    Returns:
+        `contract` (the counts), `fingerprint` (32 hexadecimal digits, the same for the same texts and labels in any
+        order), `splits` (for each: `rows`, `class_shares`, `words` and `tokens` as quantiles, `texts_truncated` and
+        `tokens_cut` as shares in [0, 1]).
+    """
+    rows = sorted(f"{row_id}:{label}" for row_id, label in zip(reviews["row_id"], reviews["label"], strict=True))
+    return {
+        "contract": dict(contract_counts),
+        "fingerprint": hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest(),
+        "splits": {name: _describe_split(splits[name], tokenized[name]) for name in splits},
+    }
+
+
+def _describe_split(rows: Any, tokens: Any) -> dict[str, Any]:
+    labels = pd.Series(rows["label"])
+    words = np.array([text.count(" ") + 1 for text in rows["text"]])
+    seen, total = np.array(tokens["length"]), np.array(tokens["tokens_total"])
+    return {
+        "rows": len(labels),
+        "class_shares": {
+            name: float(share) for name, share in labels.value_counts(normalize=True).sort_index().items()
+        },
+        "words": _quantiles(words),
+        "tokens": _quantiles(total),
+        "texts_truncated": float((seen < total).mean()),
+        "tokens_cut": float(1 - seen.sum() / total.sum()),
+    }
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    names = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {"mean": float(values.mean()), **{name: float(np.quantile(values, q)) for name, q in names.items()}}

@@ -1,0 +1,142 @@
+"""What happens beside training: history, the best epoch, and a progress bar."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import rich
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import TrainingParams
+
+logger = logging.getLogger(__name__)
+
+_EVAL = "eval_"
+
+
+class History(TrainerCallback):
+    """One row for each logged step and each validation, in the log and as a table; stops when the loss is lost."""
+
+    def __init__(self, params: TrainingParams) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._params = params
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Keep and print a row.
+
+        Raises:
+            UserError: The loss is no longer a number.
+        """
+        logs = logs or {}
+        seconds = time.perf_counter() - self._start
+        row = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
+        if "loss" in logs:
+            self.rows.append(
+                {**row, "split": "train", **{name: logs[name] for name in ("loss", "grad_norm", "learning_rate")}}
+            )
+            remaining = seconds / state.global_step * (state.max_steps - state.global_step)
+            logger.info(
+                "step %d/%d  epoch %.2f  loss %.4f  grad norm %.2f  learning rate %.2e  %.2f s/step  %s elapsed, about"
+                " %s left",
+                *(state.global_step, state.max_steps, state.epoch, logs["loss"], logs["grad_norm"]),
+                *(logs["learning_rate"], seconds / state.global_step, _clock(seconds), _clock(remaining)),
+            )
+            if not math.isfinite(logs["loss"]):
+                raise UserError(
+                    f"the loss became {logs['loss']} by step {state.global_step}: training diverged; lower"
+                    f" training.learning_rate (now {self._params.learning_rate:g})"
+                )
+        elif f"{_EVAL}loss" in logs:
+            figures = {name.removeprefix(_EVAL): value for name, value in logs.items() if name.startswith(_EVAL)}
+            self.rows.append({**row, "split": "validation", **figures})
+            logger.info(
+                "epoch %d/%d done: validation %s",
+                *(round(state.epoch or 0), self._params.epochs),
+                "  ".join(f"{name} {value:.4f}" for name, value in figures.items()),
+            )
+
+
+class KeepBest(TrainerCallback):
+    """Keep the weights of the best epoch in memory, and stop when it is not beaten for long enough."""
+
+    def __init__(self, params: TrainingParams) -> None:
+        self.step = 0
+        self.weights: dict[str, torch.Tensor] = {}
+        self._params = params
+        self._best = math.inf
+        self._waited = 0
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Compare the epoch that just ended with the best so far; of equals the first is kept."""
+        if metrics is None or model is None:
+            raise ValueError("on_evaluate was called without metrics or model")
+        value = metrics[_EVAL + self._params.metric_for_best]
+        cost = value if self._params.metric_for_best == "loss" else -value
+        if cost < self._best:
+            self._best, self._waited, self.step = cost, 0, state.global_step
+            self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            return
+        self._waited += 1
+        patience = self._params.early_stopping_patience
+        if patience is not None and self._waited >= patience:
+            logger.info("Stopping early: no better epoch for %d", self._waited)
+            control.should_training_stop = True
+
+
+class ProgressBar(TrainerCallback):
+    """A live bar on the console that the log uses too, so that lines appear above it."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the bar."""
+        self._bar = Progress(
+            TextColumn("Training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("•"),
+            TimeElapsedColumn(),
+            TextColumn("elapsed •"),
+            TimeRemainingColumn(),
+            TextColumn("left • {task.fields[pace]}"),
+            console=rich.get_console(),
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=state.max_steps, pace="")
+        self._start = time.perf_counter()
+        self._bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move it."""
+        pace = (time.perf_counter() - self._start) / state.global_step
+        self._bar.update(self._task, completed=state.global_step, pace=f"{pace:.2f} s/step")
+
+    def stop(self) -> None:
+        """Take it away, also after a failure."""
+        if hasattr(self, "_bar"):
+            self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,110 @@
+"""Nodes of modeling: baseline, fine-tuning, scoring."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from review_sentiment.params import BaselineParams, DataParams, TokenizeParams, TrainingParams
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from review_sentiment.encoder import Classifier, Pretrained
+else:
+    # Kedro reads these hints to find the parameter models; a name that it can't resolve would switch that off.
+    DatasetDict = Classifier = Pretrained = Any
+
+
+def fit_baseline(splits: DatasetDict, data: DataParams, baseline: BaselineParams) -> tuple[pd.DataFrame, float]:
+    """Fit TF-IDF with logistic regression on the training rows and score the test rows.
+
+    Args:
+        splits: The three splits; validation is not used.
+        data: Class names.
+        baseline: Settings of the baseline.
+
+    Returns:
+        Predictions on the test rows, and the seconds it took.
+    """
+    from review_sentiment.pipelines.modeling.baseline import fit_and_predict
+    from review_sentiment.pipelines.modeling.scoring import prediction_table
+
+    train, test = splits["train"], splits["test"]
+    proba, seconds = fit_and_predict(train["text"][:], train["label_id"][:], test["text"][:], baseline)
+    return prediction_table(test["row_id"][:], test["label_id"][:], proba, data.label_names), seconds
+
+
+def fine_tune(
+    tokenized: DatasetDict,
+    pretrained: Pretrained,
+    data: DataParams,
+    training: TrainingParams,
+    tokenize: TokenizeParams,
+) -> tuple[Classifier, pd.DataFrame]:
+    """Fine-tune the encoder on the training rows; validation picks the epoch.
+
+    Args:
+        tokenized: Tokens of the three splits; test is not used.
+        pretrained: The encoder.
+        data: Class names.
+        training: Settings of the run.
+        tokenize: How the tokens were made.
+
+    Returns:
+        The classifier, and the history of the run.
+    """
+    from review_sentiment.pipelines.modeling.training import train
+
+    return train(tokenized, data.label_names, pretrained, training, tokenize)
+
+
+def predict_test(tokenized: DatasetDict, classifier: Classifier, training: TrainingParams) -> pd.DataFrame:
+    """Score the test rows once, with the classifier as it was read back from disk.
+
+    Args:
+        tokenized: Tokens of the three splits.
+        classifier: The saved classifier.
+        training: Batch size of scoring.
+
+    Returns:
+        Predictions with `tokens_seen` and `tokens_total`.
+    """
+    from review_sentiment.encoder import predict_logits
+    from review_sentiment.metrics import softmax
+    from review_sentiment.pipelines.modeling.scoring import prediction_table
+
+    test = tokenized["test"]
+    logits = predict_logits(
+        classifier.model,
+        test["input_ids"][:],
+        classifier.tokenizer.pad_token_id,
+        training.eval_batch_size,
+        classifier.settings["precision"],
+    )
+    table = prediction_table(test["row_id"][:], test["label_id"][:], softmax(logits), classifier.label_names)
+    return table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])
+
+
+def score(
+    predictions: pd.DataFrame,
+    baseline_predictions: pd.DataFrame,
+    baseline_seconds: float,
+    history: pd.DataFrame,
+    tokenized: DatasetDict,
+) -> dict[str, Any]:
+    """Work out all figures of the run.
+
+    Args:
+        predictions: The classifier's, on the test rows.
+        baseline_predictions: The baseline's, on the same rows.
+        baseline_seconds: Seconds that the baseline took.
+        history: Of the fine-tuning.
+        tokenized: Tokens of the three splits, for their sizes and row ids.
+
+    Returns:
+        `classifier` and `baseline` figures, `validation` figures of the kept epoch, `sizes`, `steps`, `seconds`,
+        `best_epoch`, and `selected_on_test` (true if test rows chose the epoch).
+    """
+    from review_sentiment.pipelines.modeling.scoring import summarize_scores
+
+    return summarize_scores(predictions, baseline_predictions, baseline_seconds, history, tokenized)

@@ -1,0 +1,49 @@
+"""Modeling: fine-tune the encoder, fit the baseline, and score both once on the test rows.
+
+Consumes `splits`, `tokenized` and `pretrained`. Produces `classifier`, `history`, `baseline_predictions`,
+`predictions` and `metrics`.
+"""
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from review_sentiment.pipelines.modeling import nodes
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:  # noqa: ARG001
+    """Wire the nodes."""
+    return Pipeline(
+        [
+            Node(
+                func=nodes.fit_baseline,
+                inputs=["splits", "params:data", "params:baseline"],
+                outputs=["baseline_predictions", "baseline_seconds"],
+                name="fit_baseline",
+            ),
+            Node(
+                func=nodes.fine_tune,
+                inputs=["tokenized", "pretrained", "params:data", "params:training", "params:tokenize"],
+                outputs=["classifier", "history"],
+                name="fine_tune",
+            ),
+            Node(
+                func=nodes.predict_test,
+                inputs=["tokenized", "classifier", "params:training"],
+                outputs="predictions",
+                name="predict_test",
+            ),
+            Node(
+                func=nodes.score,
+                inputs={
+                    "predictions": "predictions",
+                    "baseline_predictions": "baseline_predictions",
+                    "baseline_seconds": "baseline_seconds",
+                    "history": "history",
+                    "tokenized": "tokenized",
+                },
+                outputs="metrics",
+                name="score",
+            ),
+        ]
+    )

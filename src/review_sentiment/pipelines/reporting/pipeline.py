@@ -1,0 +1,28 @@
+"""Reporting: say how good the classifier is.
+
+Consumes `metrics`, `history` and `data_profile`. Produces `metrics_table`, `training_curves`, `confusion_matrix` and
+`summary`. The run's `manifest` is written by a hook, so that failed runs have one too.
+"""
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from review_sentiment.pipelines.reporting import nodes
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:  # noqa: ARG001
+    """Wire the nodes."""
+    return Pipeline(
+        [
+            Node(func=nodes.tabulate_metrics, inputs="metrics", outputs="metrics_table", name="tabulate_metrics"),
+            Node(func=nodes.plot_training, inputs="history", outputs="training_curves", name="plot_training"),
+            Node(func=nodes.plot_confusion, inputs="metrics", outputs="confusion_matrix", name="plot_confusion"),
+            Node(
+                func=nodes.summarize,
+                inputs=["metrics", "data_profile", "history"],
+                outputs="summary",
+                name="summarize",
+            ),
+        ]
+    )

@@ -1,0 +1,69 @@
+"""Pure functions on review texts and labels; training and inference read a text the same way because both come here."""
+
+import hashlib
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+# A tag starts with a letter right after the bracket, so "<3" and "a < b" stay.
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->", re.DOTALL)
+_SPACE = re.compile(r"\s+")
+
+
+def clean_text(text: str) -> str:
+    """Strip what is not the review: HTML tags and entities, control characters, runs of white space.
+
+    Args:
+        text: A review as it was stored.
+
+    Returns:
+        The review in Unicode normal form NFC, words separated by single spaces; empty if nothing was left.
+    """
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    if "&" in text:
+        text = html.unescape(text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():
+        # Control characters and lone surrogates are not text; white space is, and the next line folds it.
+        text = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cs"))
+    return _SPACE.sub(" ", text).strip()
+
+
+def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
+    """Read a label that is a class name, in any case, or a class number.
+
+    Args:
+        value: What the label column holds: a name, an integer, or either as text or as a whole float.
+        label_names: Class names; their order gives label_id.
+
+    Returns:
+        The label_id, or None if the value names no class.
+    """
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, str):
+        name = value.strip().casefold()
+        for label_id, known in enumerate(label_names):
+            if name == known.casefold():
+                return label_id
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number in range(len(label_names)) else None
+
+
+def row_id_of(text: str) -> str:
+    """Name a review by its content, so that the name survives reordering and added rows.
+
+    Args:
+        text: The cleaned review.
+
+    Returns:
+        16 hexadecimal digits: the first half of the text's 128-bit BLAKE2b hash.
+    """
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:16]

@@ -1,0 +1,91 @@
+"""Turn texts into token ids, without torch: the same way in data engineering and in inference."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import TokenizeParams
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class EncoderTokenizer:
+    """An encoder's tokenizer, and how much text the encoder can read."""
+
+    name: str
+    tokenizer: "Tokenizer"
+    max_tokens: int
+
+    def fingerprint(self) -> str:
+        """Hash of everything that decides which ids a text gets: 32 hexadecimal digits."""
+        return hashlib.blake2b(self.tokenizer.to_str().encode(), digest_size=16).hexdigest()
+
+
+def check_length(encoder: EncoderTokenizer, params: TokenizeParams) -> None:
+    """Refuse a length that the encoder has no positions for.
+
+    Args:
+        encoder: The tokenizer with its encoder's limit.
+        params: The block `tokenize`.
+
+    Raises:
+        UserError: `max_tokens` is above the limit.
+    """
+    if params.max_tokens > encoder.max_tokens:
+        raise UserError(
+            f"tokenize.max_tokens is {params.max_tokens}, but the encoder '{encoder.name}' reads at most"
+            f" {encoder.max_tokens} tokens: lower it"
+        )
+
+
+def truncate(ids: Sequence[int], budget: int, params: TokenizeParams) -> list[int]:
+    """Keep the part of a review that `params.truncation` names.
+
+    Args:
+        ids: The review's token ids, without special tokens.
+        budget: Most ids to keep, at least 1.
+        params: The block `tokenize`.
+
+    Returns:
+        At most `budget` ids, in their order.
+
+    Source: Sun et al. 2019, arXiv 1905.05583, section 5.3.1 (head-only, tail-only, head+tail).
+    """
+    if len(ids) <= budget:
+        return list(ids)
+    share = {"head": 1.0, "tail": 0.0, "head_tail": params.head_share}[params.truncation]
+    head = round(budget * share)
+    return [*ids[:head], *ids[len(ids) - (budget - head) :]]
+
+
+def encode_texts(encoder: EncoderTokenizer, texts: Sequence[str], params: TokenizeParams) -> dict[str, list[Any]]:
+    """Tokenize a batch of cleaned reviews.
+
+    Args:
+        encoder: The tokenizer.
+        texts: N reviews.
+        params: The block `tokenize`.
+
+    Returns:
+        Columns of N rows: `input_ids` (int32 ids with special tokens, at most `max_tokens`), `length` (how many),
+        `tokens_total` (how many the whole review has, special tokens included).
+    """
+    tokenizer = encoder.tokenizer
+    frame = tokenizer.encode("a")
+    first = frame.special_tokens_mask.index(0)
+    last = len(frame.ids) - frame.special_tokens_mask[::-1].index(0)
+    prefix, suffix = frame.ids[:first], frame.ids[last:]
+    special = len(prefix) + len(suffix)
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    kept = [[*prefix, *truncate(ids, params.max_tokens - special, params), *suffix] for ids in rows]
+    return {
+        "input_ids": [np.asarray(ids, dtype=np.int32) for ids in kept],
+        "length": [len(ids) for ids in kept],
+        "tokens_total": [len(ids) + special for ids in rows],
+    }
