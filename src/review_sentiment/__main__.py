@@ -1,4 +1,4 @@
-"""Entry point of the installed package: `review-sentiment` or `python -m review_sentiment`, with kedro run's options."""
+"""Entry point of the installed package: `review-sentiment` or `python -m review_sentiment` is `kedro run`."""
 
 import sys
 from pathlib import Path

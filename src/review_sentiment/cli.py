@@ -1,4 +1,4 @@
-"""The project's commands; `kedro` finds them here. `kedro run` is Kedro's, with a user's mistake told in one message."""
+"""The project's commands, found by `kedro`: Kedro's `run`, but with a user's mistake told in one message."""
 
 import logging
 from typing import Any
@@ -46,11 +46,8 @@ def _message_for_user(error: BaseException) -> str | None:
     if isinstance(error, _FOR_THE_USER):
         return str(error)
     # Kedro has no type of its own for these two.
-    if isinstance(error, ValueError) and str(error).startswith(
-        ("Failed to find the pipeline named", "Pipeline does not")
-    ):
-        return str(error)
-    return None
+    kedro_says = ("Failed to find the pipeline named", "Pipeline does not contain")
+    return str(error) if isinstance(error, ValueError) and str(error).startswith(kedro_says) else None
 
 
 run = RunCommand(name="run", params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)

@@ -82,7 +82,8 @@ def add_head(pretrained: Pretrained, label_names: Sequence[str], attention_dropo
             " configuration and its weights do not belong together"
         )
     logger.info(
-        "The head is new: %s start from random values, and this training is what gives them meaning", ", ".join(new)
+        "The classification head (%s) is new: it starts from random values, and this training teaches it",
+        ", ".join(new),
     )
     return model
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import CatalogProtocol
+from kedro.io import AbstractVersionedDataset, CatalogProtocol
 from kedro.pipeline.node import Node
 
 from review_sentiment.manifest import git_state, library_versions, machine
@@ -59,13 +59,11 @@ class ManifestHooks:
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
         """Note the version that was read, and the fingerprints that the data carry."""
         # Newest may change under a run that another one overtakes, so the version is asked for now.
-        version = (
-            getattr(self._catalog.get(dataset_name), "resolve_load_version", lambda: None)()
-            if data is not None
-            else None
-        )
-        if version is not None:
-            self._loaded[dataset_name] = version
+        dataset = self._catalog.get(dataset_name)
+        if data is not None and isinstance(dataset, AbstractVersionedDataset):
+            version = dataset.resolve_load_version()
+            if version is not None:
+                self._loaded[dataset_name] = version
         self._note_fingerprints(dataset_name, data)
 
     @hook_impl

@@ -70,9 +70,9 @@ def full_metrics(label_id: np.ndarray, proba: np.ndarray, label_names: Sequence[
         label_names: Class names in the order of label_id.
 
     Returns:
-        The headline metrics; `accuracy_interval` (Wilson, 95 %); `roc_auc` (of the last class if there are two, else the mean of one class against the
-        rest; None if a class has no test row); `per_class` (precision, recall, f1, rows by class name);
-        `confusion_matrix` (rows: true class, columns: predicted); `rows`.
+        The headline metrics; `accuracy_interval` (Wilson, 95 %); `roc_auc` (of the last class if there are two, else
+        the mean of each class against the rest; None if a class has no test row); `per_class` (precision, recall, f1,
+        rows by class name); `confusion_matrix` (rows: true class, columns: predicted); `rows`.
     """
     from scipy.stats import binomtest
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score

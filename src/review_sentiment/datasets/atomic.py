@@ -1,7 +1,6 @@
 """Write a file or folder beside its place, then rename it into it: a killed run leaves no half version."""
 
 import copy
-import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ def replace_atomically(target: Path) -> Iterator[Path]:
         yield staged
         if target.is_dir():
             shutil.rmtree(target)
-        os.replace(staged, target)
+        staged.replace(target)
     finally:
         if staged.is_dir():
             shutil.rmtree(staged, ignore_errors=True)

@@ -1,7 +1,7 @@
 """The data contract: what reviews must be like, what is mended, and what stops the run."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def apply_contract(
     table = _drop(table, table.duplicated(["side", "row_id"]), "duplicates_dropped", counts)
     in_test = table["row_id"].isin(table.loc[table["side"] == "test", "row_id"])
     table = _drop(table, in_test & (table["side"] == "train"), "in_both_sides_dropped", counts)
-    faults = _size_faults(table, params)
+    faults = _size_faults(table, reviews, params)
     if faults:
         raise UserError(fault_list("The reviews can't be used", faults))
     counts["rows_kept"] = len(table)
@@ -95,7 +95,7 @@ def _read_side(side: str, frame: pd.DataFrame, params: DataParams) -> pd.DataFra
 
 def _missing_or_none(value: Any) -> str | None:
     """A missing value is an empty text; a number or anything else is no text."""
-    return "" if value is None or (np.isscalar(value) and pd.isna(value)) else None
+    return "" if value is None or value is pd.NA or value != value else None  # noqa: PLR0124 - only NaN differs from itself
 
 
 def _one_type(column: pd.Series) -> pd.Series:
@@ -107,10 +107,8 @@ def _one_type(column: pd.Series) -> pd.Series:
 def _rows(table: pd.DataFrame, limit: int = 5) -> str:
     """Name rows as a user finds them: counted from 1, without the header."""
     several_sides = table["side"].nunique() > 1
-    names = [
-        f"{row.side} {row.source_row}" if several_sides else str(row.source_row)
-        for row in table.head(limit).itertuples()
-    ]
+    first = table.head(limit)
+    names = first["side"] + " " + first["source_row"].map(str) if several_sides else first["source_row"].map(str)
     return f"row{'s' if len(table) > 1 else ''} {', '.join(names)}{', …' if len(table) > limit else ''}"
 
 
@@ -143,18 +141,18 @@ def _text_faults(table: pd.DataFrame, params: DataParams) -> list[str]:
     return faults
 
 
-def _size_faults(table: pd.DataFrame, params: DataParams) -> list[str]:
+def _size_faults(table: pd.DataFrame, sides: Iterable[str], params: DataParams) -> list[str]:
     faults = []
-    for side, rows in table.groupby("side", sort=False):
-        sizes = rows["label"].value_counts()
-        faults += [
-            f"class '{name}' has {sizes.get(name, 0)} usable {'row' if sizes.get(name, 0) == 1 else 'rows'} on the {side}"
-            f" side; at least {params.min_rows_per_class} are needed: add reviews, or lower data.min_rows_per_class"
-            for name in params.label_names
-            if sizes.get(name, 0) < params.min_rows_per_class
-        ]
-    present = set(table["side"])
-    return faults or [] if "train" in present else [*faults, "no usable row is left on the train side"]
+    for side in sides:
+        sizes = table.loc[table["side"] == side, "label"].value_counts()
+        for name in params.label_names:
+            rows = sizes.get(name, 0)
+            if rows < params.min_rows_per_class:
+                faults.append(
+                    f"class '{name}' has {rows} usable {'row' if rows == 1 else 'rows'} on the {side} side, and"
+                    f" {params.min_rows_per_class} are needed: add reviews, or lower data.min_rows_per_class"
+                )
+    return faults
 
 
 def _is_sorted(label_ids: pd.Series) -> bool:

@@ -41,9 +41,7 @@ def _describe_split(rows: Any, tokens: Any) -> dict[str, Any]:
     seen, total = np.array(tokens["length"]), np.array(tokens["tokens_total"])
     return {
         "rows": len(labels),
-        "class_shares": {
-            name: float(share) for name, share in labels.value_counts(normalize=True).sort_index().items()
-        },
+        "class_shares": labels.value_counts(normalize=True).sort_index().to_dict(),
         "words": _quantiles(words),
         "tokens": _quantiles(total),
         "texts_truncated": float((seen < total).mean()),

@@ -79,7 +79,7 @@ def _rows_by_class(label_id: pd.Series, rows: int, sampling: str) -> pd.Series:
     counts = label_id.value_counts().sort_index()
     shares = counts / counts.sum() if sampling == "stratified" else pd.Series(1 / len(counts), index=counts.index)
     exact = shares * rows
-    whole = np.floor(exact).astype(int)
+    whole = exact.astype(int)
     order = (exact - whole).sort_values(ascending=False, kind="stable").index
     whole[order[: rows - int(whole.sum())]] += 1
     return whole

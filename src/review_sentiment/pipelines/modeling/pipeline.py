@@ -11,7 +11,7 @@ from kedro.pipeline import Node, Pipeline
 from review_sentiment.pipelines.modeling import nodes
 
 
-def create_pipeline(**kwargs: Any) -> Pipeline:  # noqa: ARG001
+def create_pipeline(**kwargs: Any) -> Pipeline:
     """Wire the nodes."""
     return Pipeline(
         [

@@ -46,8 +46,8 @@ def plan_training(train_rows: int, validation_rows: int, classes: int, params: T
     faults = []
     if warmup >= steps and not params.allow_unfinished_warmup:
         faults.append(
-            f"training.warmup_steps ({warmup}) is not shorter than the run ({steps} steps): the learning rate would never"
-            f" reach {params.learning_rate:g}; give a share of the steps, such as 0.1"
+            f"training.warmup_steps ({warmup}) is not shorter than the run ({steps} steps): the learning rate would"
+            f" never reach {params.learning_rate:g}; give a share of the steps, such as 0.1"
         )
     if validation_rows < classes:
         faults.append(

@@ -81,5 +81,5 @@ def summarize_scores(
 
 def _figures(predictions: pd.DataFrame) -> dict[str, Any]:
     proba = predictions.filter(regex=f"^{_PROBA}")
-    label_names = [name.removeprefix(_PROBA) for name in proba]
+    label_names = [name.removeprefix(_PROBA) for name in map(str, proba)]
     return full_metrics(predictions["label_id"].to_numpy(), proba.to_numpy(), label_names)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments, set_seed
 
 from review_sentiment.encoder import Classifier, Precision, Pretrained, add_head, collate, predict_logits
 from review_sentiment.errors import UserError
@@ -41,7 +41,7 @@ class ReviewTrainer(Trainer):
         figures = headline_metrics(np.array(rows["label_id"]), softmax(logits))
         metrics = {f"eval_{name}": value for name, value in figures.items()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
@@ -132,8 +132,9 @@ def _arguments(params: TrainingParams, precision: Precision, device: str, folder
         warmup_steps=params.warmup_steps,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
-        gradient_checkpointing=params.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if params.gradient_checkpointing else None,
+        # The name since transformers 5; the old one warns.
+        activation_checkpointing=params.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if params.gradient_checkpointing else None,
         bf16=precision == "bf16",
         train_sampling_strategy="group_by_length" if params.group_by_length else "random",
         length_column_name="length",

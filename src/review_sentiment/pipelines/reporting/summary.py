@@ -67,9 +67,9 @@ def summary_markdown(metrics: Mapping[str, Any], data_profile: Mapping[str, Any]
             for row in metrics_rows(metrics)
         ),
         "",
-        f"Trained on {sizes['train']:,} reviews for {metrics['steps']} steps in {metrics['seconds']['fine_tune']:.0f} s;"
-        f" epoch {metrics['best_epoch']} of {len(epochs)} was kept (validation accuracy"
-        f" {metrics['validation']['accuracy']:.1%} on {sizes['validation']:,} reviews).",
+        f"Trained on {sizes['train']:,} reviews for {metrics['steps']} steps in"
+        f" {metrics['seconds']['fine_tune']:.0f} s; epoch {metrics['best_epoch']} of {len(epochs)} was kept"
+        f" (validation accuracy {metrics['validation']['accuracy']:.1%} on {sizes['validation']:,} reviews).",
         "",
         _data_line(data_profile),
     ]
