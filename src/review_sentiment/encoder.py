@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
 
+# What BERT and DistilBERT, and the many encoders derived from them, call their dropout rates.
+_DROPOUT_NAMES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -46,13 +49,13 @@ class Classifier:
         return [self.model.config.id2label[label_id] for label_id in range(self.model.config.num_labels)]
 
 
-def add_head(pretrained: Pretrained, label_names: Sequence[str], attention_dropout: float | None) -> PreTrainedModel:
+def add_head(pretrained: Pretrained, label_names: Sequence[str], dropout: float | None) -> PreTrainedModel:
     """Put a new, randomly initialized classification head on an encoder; set the random seed before.
 
     Args:
         pretrained: The encoder.
         label_names: Class names; the model will answer with them.
-        attention_dropout: Dropout of the attention weights, in [0, 1); None for the encoder's own.
+        dropout: Dropout of hidden states and attention weights, in [0, 1); None for the encoder's own.
 
     Returns:
         The model, fp32, in evaluation mode.
@@ -65,10 +68,10 @@ def add_head(pretrained: Pretrained, label_names: Sequence[str], attention_dropo
     config.label2id = {name: label_id for label_id, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
     config.pad_token_id = pretrained.tokenizer.pad_token_id
-    if attention_dropout is not None:
-        for name in ("attention_probs_dropout_prob", "attention_dropout"):  # BERT's and DistilBERT's names for it
+    if dropout is not None:
+        for name in _DROPOUT_NAMES:
             if hasattr(config, name):
-                setattr(config, name, attention_dropout)
+                setattr(config, name, dropout)
     architecture = AutoModelForSequenceClassification._model_mapping[type(config)]
     with _quiet_transformers():
         model, report = architecture.from_pretrained(

@@ -101,7 +101,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _read_file(path: Path) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The data contract: what reviews must be like, what is mended, and what stops the run."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def _read_side(side: str, frame: pd.DataFrame, params: DataParams) -> pd.DataFra
             "label_id": np.array([-1 if label_id is None else label_id for label_id in label_ids], dtype=np.int64),
             "side": side,
             "source_row": np.arange(1, len(frame) + 1),
-            "_cleaned": [text is not None and text != value for text, value in zip(texts, raw, strict=True)],
+            "_cleaned": [isinstance(value, str) and text != value for text, value in zip(texts, raw, strict=True)],
             "_label_found": [str(value) for value in frame[params.label_column]],
         }
     )
@@ -95,7 +96,8 @@ def _read_side(side: str, frame: pd.DataFrame, params: DataParams) -> pd.DataFra
 
 def _missing_or_none(value: Any) -> str | None:
     """A missing value is an empty text; a number or anything else is no text."""
-    return "" if value is None or value is pd.NA or value != value else None  # noqa: PLR0124 - only NaN differs from itself
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return "" if value is None or value is pd.NA or is_nan else None
 
 
 def _one_type(column: pd.Series) -> pd.Series:

@@ -73,7 +73,7 @@ def tokenize(
         parts = [tokenizer.fingerprint(), tokenize.model_dump_json(), *rows["row_id"], *map(str, rows["label_id"])]
         fingerprint = hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
         before = (tokenized_before or {}).get(name)
-        if before is not None and before._fingerprint == fingerprint:
+        if before is not None and before.info.description == fingerprint:
             logger.info("The %s split is as it was: its tokens are taken from the run before", name)
             tokenized[name] = before
             continue
@@ -87,6 +87,8 @@ def tokenize(
             new_fingerprint=fingerprint,
             desc=f"Tokenizing {name}",
         )
+        # The description is what a saved dataset keeps; its own fingerprint changes with saving.
+        tokenized[name].info.description = fingerprint
     return tokenized
 
 

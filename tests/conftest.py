@@ -1,0 +1,121 @@
+"""A tiny real encoder, a tiny real corpus, and projects in temporary folders."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+# Threads cost a model of this size more than they bring; set before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parent.parent
+GOOD = ("lovely", "superb", "moving", "funny", "brilliant")
+BAD = ("dreadful", "boring", "clumsy", "ugly", "pointless")
+NEUTRAL = ("the", "film", "with", "actors", "in", "a", "house", "by", "sea", "was", "quite", "long", "story", "scene")
+
+# Small enough for a test, and named on the command line as a user would.
+TINY = {
+    "subset": {"train_rows": 80, "validation_rows": 20, "test_rows": 20},
+    "tokenize": {"max_tokens": 32},
+    "training": {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "logging_steps": 5, "precision": "fp32"},
+}
+
+
+def make_corpus(rows: int, seed: int = 0) -> pd.DataFrame:
+    """Reviews whose label a tiny model can learn: each holds words of its class among neutral ones."""
+    draw = random.Random(seed)
+    labels = ["negative", "positive"] * (rows // 2)
+    texts = []
+    for number, label in enumerate(labels):
+        words = [*draw.choices(NEUTRAL, k=12), *draw.sample(GOOD if label == "positive" else BAD, k=3), f"n{number}"]
+        draw.shuffle(words)
+        texts.append(" ".join(words))
+    styles = [draw.choice(["plain", "direct"]) for _ in labels]
+    return pd.DataFrame({"text": texts, "label": labels, "style": styles})
+
+
+@pytest.fixture(scope="session")
+def corpus() -> pd.DataFrame:
+    return make_corpus(160)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT of width 32 with random weights, saved as any encoder is."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: index for index, word in enumerate([*special, *NEUTRAL, *GOOD, *BAD])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    )
+    folder = tmp_path_factory.mktemp("encoder")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=64,
+    ).save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+class Project:
+    """A copy of the project's configuration in a folder of its own, run in this process."""
+
+    def __init__(self, folder: Path, encoder: Path) -> None:
+        self.folder, self.encoder = folder, encoder
+
+    def run(
+        self, *pipelines: str, env: str | None = None, load_versions: dict[str, str] | None = None, **params: object
+    ):
+        """Run as `kedro run` would, tiny; returns the run's version."""
+        runtime = {"reviews": "reviews.csv", "encoder": str(self.encoder)}
+        merged = {block: {**values, **params.pop(block, {})} for block, values in TINY.items()}
+        with KedroSession.create(self.folder, env=env, runtime_params={**runtime, **merged, **params}) as session:
+            session.run(pipeline_names=list(pipelines), load_versions=load_versions)
+            return session.session_id
+
+    def load(self, name: str, version: str | None = None):
+        """Load a dataset of the catalog, the newest version unless one is named."""
+        with KedroSession.create(self.folder, runtime_params={"encoder": str(self.encoder)}) as session:
+            return session.load_context().catalog.load(name, version=version)
+
+    def command(self, *arguments: str) -> Result:
+        """Run the command line's `kedro run` with these arguments."""
+        from review_sentiment.cli import run
+
+        return CliRunner().invoke(run, list(arguments))
+
+    def versions(self) -> set[str]:
+        """Names of all versions under data/."""
+        return {path.name for path in self.folder.glob("data/*/*/*T*Z")}
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_encoder: Path, corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Project:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    (folder / "conf" / "local").mkdir(exist_ok=True)
+    (folder / "src").mkdir()  # Kedro asks for it; the package itself is the installed one
+    for name in ("pyproject.toml", ".telemetry"):
+        shutil.copy(ROOT / name, folder / name)
+    corpus.to_csv(folder / "reviews.csv", index=False)
+    monkeypatch.chdir(folder)
+    bootstrap_project(folder)
+    return Project(folder, tiny_encoder)

@@ -1,0 +1,31 @@
+import pytest
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.modeling.plan import plan_training
+from tests.test_params import raw  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def training(raw):  # noqa: F811
+    return parse_parameters(raw).training.model_copy(update={"epochs": 3, "batch_size": 8, "learning_rate": 3e-5})
+
+
+def test_the_tutorials_warm_up_never_reaches_its_rate(training):
+    unfinished = {"accumulation_steps": 2, "warmup_steps": 500}
+    plan = plan_training(2500, 1000, 2, training.model_copy(update={**unfinished, "allow_unfinished_warmup": True}))
+    assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps) == (157, 471, 500)
+    assert plan.peak_learning_rate == pytest.approx(3e-5 * 470 / 500)
+
+    with pytest.raises(UserError, match=r"\(500\) is not shorter than the run \(471 steps\)"):
+        plan_training(2500, 1000, 2, training.model_copy(update=unfinished))
+
+
+def test_a_share_of_the_steps_is_a_warm_up(training):
+    plan = plan_training(80, 20, 2, training.model_copy(update={"warmup_steps": 0.1}))
+    assert (plan.steps, plan.warmup_steps, plan.peak_learning_rate) == (30, 3, 3e-5)
+
+
+def test_all_faults_are_told_at_once(training):
+    with pytest.raises(UserError, match=r"(?s)warmup_steps.*validation has 1 rows for 2 classes"):
+        plan_training(8, 1, 2, training.model_copy(update={"warmup_steps": 3}))

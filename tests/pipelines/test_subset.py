@@ -1,0 +1,71 @@
+import pandas as pd
+import pytest
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import SubsetParams
+from review_sentiment.pipelines.data_engineering.subset import draw_splits
+
+
+def settings(**changes: object) -> SubsetParams:
+    values = {"seed": 1, "sampling": "balanced", "train_rows": 20, "validation_rows": 6, "test_rows": 10}
+    return SubsetParams(**{**values, "validation_from": "train", **changes})
+
+
+def table(negative: int = 40, positive: int = 20, test: int = 0) -> pd.DataFrame:
+    labels = [0] * negative + [1] * positive + [0, 1] * (test // 2)
+    return pd.DataFrame(
+        {
+            "row_id": [f"row{number}" for number in range(len(labels))],
+            "label_id": labels,
+            "label": ["negative" if label == 0 else "positive" for label in labels],
+            "side": ["train"] * (negative + positive) + ["test"] * test,
+        }
+    )
+
+
+def ids(splits: dict[str, pd.DataFrame], name: str) -> set[str]:
+    return set(splits[name]["row_id"])
+
+
+@pytest.mark.parametrize("test", [0, 12])
+def test_splits_are_balanced_and_share_no_row(test):
+    splits = draw_splits(table(test=test), settings())
+
+    assert {name: rows["label_id"].value_counts().to_dict() for name, rows in splits.items()} == {
+        "train": {0: 10, 1: 10},
+        "validation": {0: 3, 1: 3},
+        "test": {0: 5, 1: 5},
+    }
+    assert len(ids(splits, "train") | ids(splits, "validation") | ids(splits, "test")) == 36
+
+
+def test_test_rows_stay_when_rows_are_reordered_or_other_sizes_change():
+    expected = ids(draw_splits(table(), settings()), "test")
+
+    assert ids(draw_splits(table().sample(frac=1, random_state=3), settings(train_rows=4)), "test") == expected
+    assert ids(draw_splits(table(), settings(seed=2)), "test") != expected
+
+
+def test_stratified_keeps_the_class_shares():
+    splits = draw_splits(table(), settings(sampling="stratified", train_rows=30))
+
+    assert splits["train"]["label_id"].value_counts().to_dict() == {0: 20, 1: 10}
+    assert splits["test"]["label_id"].value_counts().to_dict() == {0: 7, 1: 3}
+
+
+def test_all_takes_what_is_left():
+    splits = draw_splits(table(test=12), settings(train_rows="all", test_rows="all"))
+
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 54, "validation": 6, "test": 12}
+
+
+def test_validation_from_test_is_the_test_rows():
+    splits = draw_splits(table(), settings(validation_from="test", validation_rows=10))
+
+    assert ids(splits, "validation") == ids(splits, "test")
+    assert not ids(splits, "train") & ids(splits, "test")
+
+
+def test_asking_for_too_much_says_how_many_there_are():
+    with pytest.raises(UserError, match=r"only 44 are left \(negative 32, positive 12\), enough for 24"):
+        draw_splits(table(), settings(train_rows=40))

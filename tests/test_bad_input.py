@@ -1,0 +1,186 @@
+"""A user's mistakes: each ends with exit code 1 and one message that names the fault and the mend."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import make_corpus
+
+SIZES = "subset.train_rows=80,subset.validation_rows=20,subset.test_rows=20"
+
+
+def run_data(project, params: str, *options: str):
+    """Run data engineering with a whole set of parameters, and check what every failure has in common."""
+    base = {"reviews": "reviews.csv", "encoder": str(project.encoder), "tokenize.max_tokens": "32"}
+    given = dict(item.split("=", 1) for item in f"{SIZES},{params}".strip(",").split(","))
+    text = ",".join(f"{name}={value}" for name, value in {**base, **given}.items())
+    done = project.command("--pipelines", "data_engineering", "--params", text, *options)
+    assert done.exit_code == 1, done.output
+    assert "Traceback" not in done.output
+    assert done.output.count("Error: ") == 1
+    assert not (project.folder / "data/05_model_input").exists()
+    assert not [path for path in project.folder.glob("data/**/*") if path.name.startswith(".")]
+    return done.output.partition("Error: ")[2]
+
+
+def write(text: str | bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def write_table(**columns: object) -> Callable[[Path], None]:
+    return lambda path: make_corpus(160).assign(**columns).to_csv(path, index=False)
+
+
+BAD_FILES = {
+    "empty": (write(""), ["is empty", "needs a header"]),
+    "header only": (write("text,label\n"), ["holds no reviews"]),
+    "wrong columns": (
+        lambda path: make_corpus(160).rename(columns={"text": "review", "label": "stars"}).to_csv(path, index=False),
+        ["no column 'text'", "no column 'label'", "review, stars, style", "data.text_column=COLUMN"],
+    ),
+    "one class": (write_table(label="positive"), ["class 'negative' has 0 usable rows", "add reviews"]),
+    "one row": (write("text,label\ngood,positive\n"), ["class 'negative' has 0", "class 'positive' has 1 usable row "]),
+    "labels out of range": (
+        write_table(label=[0, 1, 2, 7] * 40),
+        ["80 of 160 labels name no class", "rows 3, 4, 7", "'2', '7'", "0 or negative, 1 or positive"],
+    ),
+    "unknown label names": (write_table(label=["bad", "good"] * 80), ["160 of 160", "data.label_names=FIRST/SECOND"]),
+    "missing labels": (write_table(label=[None, "positive"] * 80), ["80 of 160 labels name no class"]),
+    "missing texts": (
+        lambda path: make_corpus(160).assign(text=lambda t: t["text"].where(t.index > 2)).to_csv(path, index=False),
+        ["3 of 160 reviews have no text", "rows 1, 2, 3", "data.empty_texts=drop"],
+    ),
+    "nothing but HTML": (write_table(text="<br /><p></p>"), ["160 of 160 reviews have no text, or nothing but HTML"]),
+    "numbers for texts": (write_table(text=range(160)), ["160 of 160 values in column 'text' are not text"]),
+    "broken UTF-8": (write(b"text,label\nfine,positive\ncaf\xe9,negative\n"), ["line 3", "not valid UTF-8", "iconv"]),
+    "ragged rows": (write('text,label\na,positive\n"b",negative,x,y\n'), ["can't be read as csv", "line 3"]),
+    "all the same text": (write_table(text="good film"), ["class 'negative' has 0 usable rows"]),
+    "too few rows": (
+        lambda path: make_corpus(60).to_csv(path, index=False),
+        [
+            "subset.train_rows asks for 80 rows (balanced)",
+            "only 20 are left (negative 10, positive 10)",
+            "enough for 20",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_file(project, name):
+    make, words = BAD_FILES[name]
+    make(project.folder / "bad.csv")
+
+    message = run_data(project, "reviews=bad.csv")
+    for word in words:
+        assert word in message
+
+
+def test_all_faults_are_told_at_once(project):
+    table = make_corpus(160)
+    table.loc[0, "text"] = None
+    table.loc[1, "label"] = "maybe"
+    table.to_csv(project.folder / "bad.csv", index=False)
+
+    message = run_data(project, "reviews=bad.csv")
+    assert "1 of 160 reviews have no text, or nothing but HTML (row 1)" in message
+    assert "1 of 160 labels name no class (row 2; found 'maybe')" in message
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ("reviews=nowhere.csv", ["no file or folder 'nowhere.csv'", "hub id"]),
+        ("reviews=reviews.xlsx", ["unknown kind of file '.xlsx'"]),
+        ("reviews=nobody/nothing", ["'nobody/nothing' is no local file or folder", "check spelling and network"]),
+        ("encoder=nobody/nothing", ["the encoder 'nobody/nothing'", "encoder=minilm"]),
+        ("reveiws=reviews.csv", ["reveiws is not a parameter; did you mean 'reviews'?"]),
+        ("subset.train_row=5", ["subset.train_row is not a parameter; did you mean 'subset.train_rows'?"]),
+        ("training.epoch=5", ["training.epoch is not a parameter; did you mean 'training.epochs'?"]),
+        ("subset.train_rows=-5", ["subset.train_rows: input should be greater than 0, got -5"]),
+        ("subset.test_rows=many", ["subset.test_rows: ", "got 'many'"]),
+        ("training.early_stopping_patience=9", ["early_stopping_patience (9) must be below epochs (3)"]),
+        ("tokenize.max_tokens=4096", ["tokenize.max_tokens is 4096", "reads at most 64 tokens"]),
+        ("subset.train_rows=3000", ["subset.train_rows asks for 3,000 rows (balanced)", "only 120 are left"]),
+        ("subset.test_rows=all", ["subset.test_rows is 'all'", "give a number below 160"]),
+        ("data.label_names=good", ["data.label_names: "]),
+        ("training.precision=fp8", ["training.precision: ", "'fp8'"]),
+    ],
+)
+def test_bad_parameter(project, monkeypatch, params, words):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # fails at once, as a machine without network does after its retries
+    (project.folder / "reviews.xlsx").write_bytes(b"PK")
+
+    message = run_data(project, params)
+    for word in words:
+        assert word in message
+
+
+def test_a_folder_without_the_split_says_which_it_has(project, corpus):
+    (project.folder / "hub").mkdir()
+    corpus.to_csv(project.folder / "hub" / "train.csv", index=False)
+
+    message = run_data(project, "reviews=hub")
+    assert "'hub' has the splits train, but not test_split=test" in message.replace(str(project.folder) + "/", "")
+
+
+def test_nothing_on_disk_is_said_in_one_message(project):
+    done = project.command("--pipelines", "modeling", "--params", f"encoder={project.encoder}")
+
+    assert done.exit_code == 1
+    assert "Did not find any versions for" in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--pipelines", "modelling"], "modeling"),
+        (["--env", "nowhere"], "nowhere"),
+        (["--pipelines", "reporting", "--load-versions", "metrics:2020-01-01T00.00.00.000Z"], "2020-01-01"),
+    ],
+)
+def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
+    done = project.command(*options)
+
+    assert done.exit_code == 1
+    assert word in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "tsv"])
+def test_other_kinds_of_file_give_the_same_rows(project, corpus, suffix):
+    path = project.folder / f"reviews.{suffix}"
+    if suffix == "jsonl":
+        corpus.to_json(path, orient="records", lines=True)
+    elif suffix == "tsv":
+        corpus.to_csv(path, index=False, sep="\t")
+    else:
+        corpus.to_parquet(path, index=False)
+
+    project.run("data_engineering")
+    expected = project.load("reviews_checked")
+    project.run("data_engineering", reviews=path.name)
+    pd.testing.assert_frame_equal(project.load("reviews_checked"), expected, check_dtype=False)
+    assert list(expected) == ["row_id", "text", "label", "label_id", "side", "source_row", "style"]
+
+
+def test_a_broken_json_line_is_named(project):
+    (project.folder / "bad.jsonl").write_text('{"text": "a", "label": 1}\n{"text": \n', "utf-8")
+
+    assert "bad.jsonl, line 2: not valid JSON" in run_data(project, "reviews=bad.jsonl")
+
+
+def test_other_columns_and_label_names_need_no_edited_file(project):
+    table = make_corpus(160).rename(columns={"text": "review", "label": "sentiment"})
+    table["sentiment"] = table["sentiment"].map({"negative": "NEG", "positive": "Pos "})
+    table.to_csv(project.folder / "own.csv", index=False)
+
+    project.run(
+        "data_engineering",
+        reviews="own.csv",
+        data={"text_column": "review", "label_column": "sentiment", "label_names": "neg/pos"},
+    )
+    assert project.load("reviews_checked")["label"].value_counts().to_dict() == {"neg": 80, "pos": 80}

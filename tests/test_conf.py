@@ -1,0 +1,110 @@
+"""The shipped configuration and the wiring agree."""
+
+import ast
+import logging
+from pathlib import Path
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.validation.type_extractor import TypeExtractor
+
+from review_sentiment import params
+from review_sentiment.pipeline_registry import register_pipelines
+from tests.conftest import ROOT
+
+SOURCE = ROOT / "src" / "review_sentiment"
+
+
+@pytest.fixture
+def shipped(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    bootstrap_project(ROOT)
+
+
+@pytest.mark.parametrize("env", [None, "imdb", "reference", "full"])
+def test_every_environment_is_valid_and_complete(shipped, env):
+    with KedroSession.create(ROOT, env=env) as session:
+        context = session.load_context()  # a hook checks all parameters
+        catalog = context.catalog
+    inputs = register_pipelines()["__default__"].inputs()
+    assert inputs <= {*catalog.keys(), *(name for name in inputs if name.startswith("params:"))}
+
+
+def test_the_reference_recipe_is_the_tutorials(shipped):
+    with KedroSession.create(ROOT, env="reference") as session:
+        values = params.parse_parameters(session.load_context().config_loader["parameters"])
+    training = values.training
+    assert (values.reviews, values.encoder) == ("stanfordnlp/imdb", "distilbert-base-uncased")
+    assert (training.batch_size, training.accumulation_steps, training.epochs) == (8, 2, 3)
+    assert (training.learning_rate, training.warmup_steps, training.weight_decay) == (3e-5, 500, 0.01)
+    assert (training.gradient_checkpointing, training.precision, training.metric_for_best) == (True, "fp32", "f1")
+    assert values.subset.validation_from == "test"
+
+
+def test_kedro_sees_the_type_of_every_block(caplog):
+    with caplog.at_level(logging.WARNING):
+        found = TypeExtractor(register_pipelines()).extract_types_from_pipelines()
+    assert {name.removeprefix("params:"): model for name, model in found.items()} == {
+        "data": params.DataParams,
+        "subset": params.SubsetParams,
+        "tokenize": params.TokenizeParams,
+        "training": params.TrainingParams,
+        "baseline": params.BaselineParams,
+    }
+    assert not caplog.records
+
+
+def test_the_default_run_is_the_three_main_pipelines():
+    pipelines = register_pipelines()
+    names = {node.name for node in pipelines["__default__"].nodes}
+    parts = ("data_engineering", "modeling", "reporting")
+    assert names == {node.name for part in parts for node in pipelines[part].nodes}
+    assert all(node.name == node.func.__name__ for node in pipelines["__default__"].nodes)
+
+
+def test_each_pipelines_inputs_and_outputs():
+    pipelines = register_pipelines()
+    free = {name: {i for i in pipe.inputs() if not i.startswith("params:")} for name, pipe in pipelines.items()}
+    assert free["data_engineering"] == {"reviews", "tokenizer", "tokenized_before"}
+    assert free["modeling"] == {"splits", "tokenized", "pretrained"}
+    assert free["reporting"] == {"metrics", "history", "data_profile"}
+    assert pipelines["data_engineering"].all_outputs() >= {"reviews_checked", "data_profile", "splits", "tokenized"}
+    assert pipelines["modeling"].all_outputs() >= {
+        "classifier",
+        "history",
+        "baseline_predictions",
+        "predictions",
+        "metrics",
+    }
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level modules that a file imports when it is loaded, wherever outside functions."""
+    found = set()
+    pending = list(ast.parse(path.read_text("utf-8")).body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        elif isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            pending += node.orelse
+        elif not isinstance(node, ast.FunctionDef):
+            pending += ast.iter_child_nodes(node)
+    return found
+
+
+def test_imports_go_one_way():
+    may_use_kedro = {"__main__.py", "cli.py", "hooks.py", "pipeline_registry.py", "settings.py", "pipeline.py"}
+    for path in SOURCE.rglob("*.py"):
+        names = imports(path)
+        where = path.relative_to(SOURCE)
+        if where.parts[0] != "datasets" and path.name not in may_use_kedro:
+            assert not [name for name in names if name.split(".")[0] == "kedro"], where
+        if where.parts[0] == "pipelines" and len(where.parts) == 3:
+            others = {"data_engineering", "modeling", "reporting"} - {where.parts[1]}
+            assert not [name for name in names if name.split(".")[2:3] and name.split(".")[2] in others], where
+        elif where.parts[0] != "pipelines" and path.name != "pipeline_registry.py":
+            assert not [name for name in names if name.startswith("review_sentiment.pipelines")], where

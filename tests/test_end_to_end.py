@@ -1,0 +1,163 @@
+"""Whole runs on a tiny corpus with a tiny encoder."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import pipeline
+
+from review_sentiment.errors import UserError
+
+EVERY_RUN_WRITES = {
+    "02_intermediate/data_profile.json/{run}/data_profile.json",
+    "03_primary/splits/{run}/splits",
+    "05_model_input/tokenized/{run}/tokenized",
+    "06_models/classifier/{run}/classifier",
+    "07_model_output/baseline_predictions.parquet/{run}/baseline_predictions.parquet",
+    "07_model_output/history.parquet/{run}/history.parquet",
+    "07_model_output/metrics.json/{run}/metrics.json",
+    "07_model_output/predictions.parquet/{run}/predictions.parquet",
+    "08_reporting/confusion_matrix.json/{run}/confusion_matrix.json",
+    "08_reporting/manifest.json/{run}/manifest.json",
+    "08_reporting/metrics_table.parquet/{run}/metrics_table.parquet",
+    "08_reporting/summary.md/{run}/summary.md",
+    "08_reporting/training_curves.json/{run}/training_curves.json",
+}
+
+
+def test_a_run_learns_and_leaves_one_version_of_everything(project):
+    run = project.run()
+
+    data = project.folder / "data"
+    assert {str(path.relative_to(data)) for path in data.glob(f"*/*/{run}/*")} == {
+        name.format(run=run) for name in EVERY_RUN_WRITES
+    }
+    assert not [path for path in data.rglob("*") if path.name.startswith(".")]
+    metrics = project.load("metrics")
+    assert metrics["classifier"]["accuracy"] >= 0.9
+    assert metrics["sizes"] == {"train": 80, "validation": 20, "test": 20}
+    assert metrics["steps"] == 30
+    predictions = project.load("predictions")
+    assert metrics["classifier"]["accuracy"] == (predictions["label"] == predictions["predicted"]).mean()
+    assert metrics["classifier"]["loss"] == pytest.approx(predictions["loss"].mean())
+    assert f"Test accuracy {metrics['classifier']['accuracy']:.1%}" in project.load("summary")
+
+
+def test_transformers_alone_answers_with_the_label_names(project):
+    run = project.run()
+
+    classify = pipeline(
+        "text-classification", str(project.folder / f"data/06_models/classifier/{run}/classifier"), device="cpu"
+    )
+    answers = [answer["label"] for answer in classify(["superb moving lovely film", "dreadful boring ugly film"])]
+    assert answers == ["positive", "negative"]
+
+
+def test_the_same_seed_gives_the_same_predictions_and_another_seed_does_not(project):
+    first, again, other = project.run(), project.run(), project.run(training={"seed": 7})
+
+    pd.testing.assert_frame_equal(project.load("predictions", first), project.load("predictions", again))
+    assert not np.allclose(project.load("predictions", other)["loss"], project.load("predictions", first)["loss"])
+
+
+def test_each_pipeline_runs_alone_on_what_is_on_disk(project):
+    for name in ("data_engineering", "modeling", "reporting"):
+        project.run(name)
+
+    assert "Test accuracy" in project.load("summary")
+
+
+def test_load_versions_brings_a_run_back(project):
+    first = project.run(training={"epochs": 1, "learning_rate": 1e-6})
+    project.run()
+
+    project.run("reporting", load_versions={"metrics": first, "history": first})
+    accuracy = project.load("metrics", first)["classifier"]["accuracy"]
+    assert project.load("metrics")["classifier"]["accuracy"] != accuracy
+    assert f"Test accuracy {accuracy:.1%}" in project.load("summary")
+
+
+def test_unchanged_texts_are_not_tokenized_again(project, caplog):
+    project.run("data_engineering")
+    before = project.load("tokenized").data
+    project.run("data_engineering", training={"epochs": 1})
+
+    kept = [record.getMessage().split(" split")[0] for record in caplog.records if "as it was" in record.getMessage()]
+    assert kept == ["The train", "The validation", "The test"]
+    assert project.load("tokenized").data["train"].to_pydict() == before["train"].to_pydict()
+
+    project.run("data_engineering", tokenize={"max_tokens": 16})
+    assert max(project.load("tokenized")["train"]["length"]) == 16
+
+
+def test_the_manifest_tells_what_a_run_ran_on(project):
+    run = project.run()
+
+    manifest = project.load("manifest")
+    assert manifest["run"] == run
+    assert manifest["complete"]
+    assert manifest["parameters"]["training"]["epochs"] == 3
+    assert manifest["parameters"]["baseline"]["ngram_max"] == 2
+    assert len(manifest["encoder_sha256"]) == 64
+    assert manifest["data_fingerprint"] == project.load("data_profile")["fingerprint"]
+    assert manifest["versions_read"]["classifier"] == run
+    assert set(manifest["node_seconds"]) >= {"check_reviews", "fine_tune", "summarize"}
+    assert manifest["libraries"]["torch"].startswith("2.13")
+
+
+def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project):
+    run = project.run()
+    with pytest.raises(UserError, match="warmup_steps"):
+        project.run(training={"warmup_steps": 500})
+
+    manifest = project.load("manifest")
+    assert not manifest["complete"]
+    assert "warmup_steps (500) is not shorter than the run (30 steps)" in manifest["error"]
+    assert [path.name for path in (project.folder / "data/06_models/classifier").iterdir()] == [run]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(project, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(project.encoder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["embeddings.LayerNorm.weight"] *= float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(
+        UserError, match=r"the loss became nan by step 5: training diverged; lower training.learning_rate"
+    ):
+        project.run(encoder=str(broken))
+    assert not (project.folder / "data/06_models").exists()
+
+
+def test_the_reference_environment_says_that_its_figures_flatter(project):
+    project.run(env="reference", subset={"validation_rows": 20, "test_rows": 20})
+
+    assert project.load("metrics")["selected_on_test"]
+    assert "flatter the classifier" in project.load("summary")
+
+
+def test_a_folder_in_the_hubs_layout_keeps_its_test_side(project, corpus):
+    folder = project.folder / "hub"
+    folder.mkdir()
+    coded = corpus.assign(label=corpus["label"].map({"negative": 0, "positive": 1}))
+    coded[:120].to_parquet(folder / "train-00000-of-00001.parquet", index=False)
+    coded[120:].to_parquet(folder / "test-00000-of-00001.parquet", index=False)
+
+    project.run(reviews="hub", subset={"train_rows": "all", "test_rows": "all"})
+    assert project.load("metrics")["sizes"] == {"train": 100, "validation": 20, "test": 40}
+
+
+def test_the_installed_command_runs_with_kedros_options(project):
+    done = subprocess.run(
+        [sys.executable, "-m", "review_sentiment", "--pipelines", "data_engineering", "--params",
+         f"reviews=reviews.csv,encoder={project.encoder},tokenize.max_tokens=16,subset.train_rows=60,"
+         "subset.validation_rows=20,subset.test_rows=20"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert project.load("tokenized")["train"].num_rows == 60

@@ -1,0 +1,42 @@
+"""What must stay light and offline, seen from a fresh process."""
+
+import json
+import subprocess
+import sys
+
+LIST_MODULES = (
+    "import sys, json; from kedro.framework.startup import bootstrap_project; from kedro.framework.session import"
+    " KedroSession; bootstrap_project('.'); {body}; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+)
+NO_NETWORK = (
+    "import socket; "
+    "block = lambda *a, **k: (_ for _ in ()).throw(AssertionError(f'tried the network: {a}'));"
+    "socket.socket.connect = block; socket.getaddrinfo = block; "
+)
+
+
+def loaded_modules(project, body: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_NETWORK + LIST_MODULES.format(body=body)],
+        cwd=project.folder, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_listing_pipelines_loads_no_heavy_library(project):
+    modules = loaded_modules(project, "from review_sentiment.pipeline_registry import register_pipelines as r; r()")
+
+    assert not modules & {"torch", "transformers", "datasets", "sklearn", "plotly", "tokenizers"}
+
+
+def test_data_engineering_loads_no_torch_and_tries_no_network(project):
+    sizes = "{'train_rows': 80, 'validation_rows': 20, 'test_rows': 20}"
+    modules = loaded_modules(
+        project,
+        "KedroSession.create('.', runtime_params={'reviews': 'reviews.csv', 'subset': " + sizes + "})"
+        ".run(pipeline_names=['data_engineering'])",
+    )
+
+    assert "datasets" in modules
+    assert not modules & {"torch", "transformers", "sklearn", "plotly"}

@@ -1,0 +1,72 @@
+import pytest
+import yaml
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import DataParams, Parameters, SubsetParams, TrainingParams, parse_parameters
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def raw() -> dict:
+    """The base environment's parameters, as plain YAML."""
+    merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train", "test_split": None}
+    for name in ("data_engineering", "modeling"):
+        merged |= yaml.safe_load((ROOT / f"conf/base/parameters_{name}.yml").read_text("utf-8"))
+    return merged
+
+
+def test_every_fault_is_told_with_its_path(raw):
+    raw["training"] |= {"epochs": 0, "epoch": 3, "learning_rate": "fast"}
+    del raw["subset"]["seed"]
+
+    with pytest.raises(UserError) as error:
+        parse_parameters(raw)
+    faults = str(error.value).splitlines()
+    assert faults[0] == "The parameters are not valid:"
+    assert sorted(line.strip(" -").partition(" ")[0].rstrip(":") for line in faults[1:]) == [
+        "subset.seed",
+        "training.epoch",
+        "training.epochs",
+        "training.learning_rate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("block", "changes", "words"),
+    [
+        (TrainingParams, {"early_stopping_patience": 3}, "early_stopping_patience (3) must be below epochs (3)"),
+        (TrainingParams, {"warmup_steps": 10.5}, "got 10.5"),
+        (SubsetParams, {"validation_from": "test"}, "validation_rows (160) must equal test_rows (240)"),
+        (DataParams, {"label_names": "Good/good"}, "differ by more than case"),
+        (DataParams, {"label_names": "0/1"}, "can't be numbers"),
+        (DataParams, {"text_column": "label"}, "both 'label'"),
+    ],
+)
+def test_rules_between_values_quote_both(raw, block, changes, words):
+    name = {TrainingParams: "training", SubsetParams: "subset", DataParams: "data"}[block]
+    raw[name] |= changes
+
+    with pytest.raises(UserError) as error:
+        parse_parameters(raw)
+    assert words in str(error.value)
+
+
+def test_class_names_can_be_given_on_the_command_line(raw):
+    raw["data"]["label_names"] = "bad/so so/good"
+
+    assert parse_parameters(raw).data.label_names == ("bad", "so so", "good")
+
+
+def test_every_parameter_is_documented_next_to_its_value():
+    described = {
+        line.split(":")[0].strip()
+        for path in (ROOT / "conf/base").glob("parameters_*.yml")
+        for line in path.read_text("utf-8").splitlines()
+        if "  # " in line
+    }
+    obvious = {"text_column", "label_column", "seed"}
+    for block in ("data", "subset", "tokenize", "training", "baseline"):
+        fields = Parameters.model_fields[block].annotation.model_fields
+        assert set(fields) - obvious <= described
+        assert all(field.is_required() for field in fields.values())
+        assert all(field.description for field in fields.values())

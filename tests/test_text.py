@@ -1,0 +1,33 @@
+import pytest
+
+from review_sentiment.text import clean_text, parse_label, row_id_of
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Good.<br /><br />Really&nbsp;good &amp; short", "Good. Really good & short"),
+        ("I <3 this, and 1 < 2 > 0", "I <3 this, and 1 < 2 > 0"),
+        ("<p></p> <br>", ""),
+        ("cafe\u0301", "café"),
+        ("a\x00b\ud800c\td\u2028e", "abc d e"),
+        ("👩\u200d🎤 مرحبا [/i]", "👩\u200d🎤 مرحبا [/i]"),
+    ],
+)
+def test_clean_text(text, expected):
+    assert clean_text(text) == expected
+    assert clean_text(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0, 0), (1.0, 1), ("1", 1), (" Positive ", 1), ("NEGATIVE", 0), (2, None), (-1, None), (0.5, None), ("", None),
+     (None, None), (True, None), (float("nan"), None), (float("inf"), None), ([1], None)],
+)  # fmt: skip
+def test_parse_label(value, expected):
+    assert parse_label(value, ["negative", "positive"]) == expected
+
+
+def test_row_ids_tell_texts_apart():
+    assert row_id_of("a") == row_id_of("a") != row_id_of("b")
+    assert len(row_id_of("a")) == 16

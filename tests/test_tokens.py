@@ -1,0 +1,42 @@
+import pytest
+
+from review_sentiment.datasets.encoder import TokenizerDataset
+from review_sentiment.params import TokenizeParams
+from review_sentiment.tokens import encode_texts, truncate
+
+
+def settings(truncation: str, max_tokens: int = 8, head_share: float = 0.25) -> TokenizeParams:
+    return TokenizeParams(max_tokens=max_tokens, truncation=truncation, head_share=head_share)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "expected"), [("head", [0, 1, 2, 3]), ("tail", [6, 7, 8, 9]), ("head_tail", [0, 7, 8, 9])]
+)
+def test_truncate_keeps_the_named_part(truncation, expected):
+    assert truncate(range(10), 4, settings(truncation)) == expected
+    assert truncate([5, 6], 4, settings(truncation)) == [5, 6]
+    assert truncate([], 4, settings(truncation)) == []
+
+
+def test_encode_texts_frames_and_counts(tiny_encoder):
+    tokenizer = TokenizerDataset(encoder=str(tiny_encoder)).load()
+    known = tokenizer.tokenizer.token_to_id
+
+    rows = encode_texts(tokenizer, ["lovely film", "", "film " * 20], settings("head_tail"))
+    first = [known(word) for word in ("[CLS]", "lovely", "film", "[SEP]")]
+    assert [list(ids) for ids in rows["input_ids"][:2]] == [first, [first[0], first[-1]]]
+    assert rows["length"] == [4, 2, 8]
+    assert rows["tokens_total"] == [4, 2, 22]
+
+
+def test_minilm_agrees_with_transformers_own_tokenizer():
+    from transformers import AutoTokenizer
+
+    from review_sentiment.datasets.encoder import _find_encoder
+
+    text = "It wasn't boring at all: a café, an UNFORGETTABLE ending!"
+    tokenizer = TokenizerDataset(encoder="minilm").load()
+    theirs = AutoTokenizer.from_pretrained(_find_encoder("minilm", []))
+    ours = encode_texts(tokenizer, [text], settings("head", max_tokens=64))["input_ids"][0]
+    assert list(ours) == theirs(text)["input_ids"]
+    assert tokenizer.max_tokens == 512
