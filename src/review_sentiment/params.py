@@ -94,6 +94,7 @@ class TrainingParams(Block):
     allow_unfinished_warmup: bool = Field(description="accept a warm-up that is not shorter than the run")
     weight_decay: float = Field(ge=0, lt=1, description="AdamW's decoupled decay")
     max_grad_norm: float = Field(gt=0, description="gradients above this norm are scaled down to it")
+    average_decay: float = Field(ge=0, lt=1, description="decay per step of the running mean of weights; 0: off")
     dropout: float | None = Field(ge=0, lt=1, description="of hidden states and attention; null: the encoder's own")
     gradient_checkpointing: bool = Field(description="recompute activations to save memory, at a third more time")
     device: Literal["cpu", "auto"] = Field(description="auto: a CUDA accelerator where there is one")

@@ -3,6 +3,8 @@
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import rich
@@ -69,6 +71,52 @@ class History(TrainerCallback):
                 *(round(state.epoch or 0), self._params.epochs),
                 "  ".join(f"{name} {value:.4f}" for name, value in figures.items()),
             )
+
+
+class WeightAverage(TrainerCallback):
+    """A running mean of the weights, which validation scores and the classifier gets instead of the last step's.
+
+    Source: Polyak and Juditsky 1992, doi 10.1137/0330046, in the exponential form usual for neural networks.
+    """
+
+    def __init__(self, params: TrainingParams) -> None:
+        self._decay = params.average_decay
+        self._mean: list[torch.Tensor] = []
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Move the mean towards the new weights."""
+        if model is None or self._decay == 0:
+            return
+        weights = [parameter.detach() for parameter in model.parameters()]
+        if self._mean:
+            # Early on the mean is over few steps, so that it does not hold on to the untrained head.
+            share = max(1 - self._decay, 1 / (state.global_step + 1))
+            torch._foreach_lerp_(self._mean, weights, share)
+        else:
+            self._mean = [weight.clone() for weight in weights]
+
+    @contextmanager
+    def applied(self, model: torch.nn.Module) -> Iterator[None]:
+        """Let `model` have the mean for a while, then its own weights again."""
+        if not self._mean:
+            yield
+            return
+        parameters = list(model.parameters())
+        own = [parameter.data for parameter in parameters]
+        for parameter, mean in zip(parameters, self._mean, strict=True):
+            parameter.data = mean
+        try:
+            yield
+        finally:
+            for parameter, weight in zip(parameters, own, strict=True):
+                parameter.data = weight
 
 
 class KeepBest(TrainerCallback):

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments, set_seed
 
 from review_sentiment.encoder import Classifier, Precision, Pretrained, add_head, collate, predict_logits
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import headline_metrics, softmax
 from review_sentiment.params import TokenizeParams, TrainingParams
-from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar
+from review_sentiment.pipelines.modeling.batches import LengthBatches
+from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
 from review_sentiment.pipelines.modeling.plan import TrainingPlan, plan_training
 from review_sentiment.pipelines.modeling.precision import choose_device, choose_precision
 
@@ -22,23 +24,32 @@ logger = logging.getLogger(__name__)
 
 
 class ReviewTrainer(Trainer):
-    """The Trainer, with validation in batches sorted by length.
+    """The Trainer, with batches of similar length in random order, and validation sorted by length.
 
     The stock evaluation keeps the rows' order and pads each batch to its longest; sorting spares that padding, and the
     test rows and later inference go through the very same function.
     """
 
-    def __init__(self, *, pad_id: int, precision: Precision, **kwargs: Any) -> None:
+    def __init__(self, *, pad_id: int, precision: Precision, average: WeightAverage, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._pad_id, self._precision = pad_id, precision
+        self._pad_id, self._precision, self._average = pad_id, precision, average
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = self.train_dataset["length"][:]
+        return LengthBatches(lengths, self.args.per_device_train_batch_size, self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Score the validation split: loss, accuracy, F1, precision and recall, each prefixed `eval_`."""
         rows = self.eval_dataset
-        logits = predict_logits(
-            self.model, rows["input_ids"][:], self._pad_id, self.args.per_device_eval_batch_size, self._precision
-        )
-        figures = headline_metrics(np.array(rows["label_id"]), softmax(logits))
+        with self._average.applied(self.model):
+            logits = predict_logits(
+                self.model, rows["input_ids"][:], self._pad_id, self.args.per_device_eval_batch_size, self._precision
+            )
+            return self._report(headline_metrics(np.array(rows["label_id"]), softmax(logits)))
+
+    def _report(self, figures: dict[str, float]) -> dict[str, float]:
         metrics = {f"eval_{name}": value for name, value in figures.items()}
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -78,7 +89,7 @@ def train(
     device = choose_device(params)
     precision, reason = choose_precision(params.precision, model.config.hidden_size, device)
     _log_plan(plan, params, model, f"{precision} on {device} ({reason})")
-    history, best, bar = History(params), KeepBest(params), ProgressBar()
+    history, best, bar, average = History(params), KeepBest(params), ProgressBar(), WeightAverage(params)
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
     # The Trainer insists on a folder of its own; nothing is saved there, since the best weights stay in memory.
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +102,8 @@ def train(
                 **collate([row["input_ids"] for row in rows], pad_id, to_length),
                 "labels": torch.tensor([row["label_id"] for row in rows]),
             },
-            callbacks=[history, best, bar],
+            callbacks=[average, history, best, bar],
+            average=average,
             pad_id=pad_id,
             precision=precision,
         )
@@ -137,7 +149,6 @@ def _arguments(params: TrainingParams, precision: Precision, device: str, folder
         activation_checkpointing_kwargs={"use_reentrant": False} if params.gradient_checkpointing else None,
         bf16=precision == "bf16",
         train_sampling_strategy="group_by_length" if params.group_by_length else "random",
-        length_column_name="length",
         logging_steps=params.logging_steps,
         logging_nan_inf_filter=False,  # its default turns a NaN into the loss of the step before
         eval_strategy="epoch",

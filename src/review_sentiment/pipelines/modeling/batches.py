@@ -1,0 +1,45 @@
+"""The order of training rows: batches of similar length, in random order."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+# Rows are sorted by length within chunks of this many batches: enough to leave little padding, few enough that rows
+# meet others from epoch to epoch.
+_CHUNK_BATCHES = 25
+
+
+class LengthBatches(Sampler[int]):
+    """Row indices whose consecutive `batch_size` blocks hold rows of similar length, the blocks shuffled.
+
+    The Trainer's own sampler runs each chunk from its longest rows to its shortest, which ties length to time.
+
+    Args:
+        lengths: Tokens of each of the N rows.
+        batch_size: Rows per block.
+        seed: Seed of the order; the epoch is added to it.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths = np.asarray(lengths)
+        self._batch_size, self._seed, self._epoch = batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; the Trainer calls it, also when it resumes."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        draw = np.random.default_rng((self._seed, self._epoch))
+        order = draw.permutation(len(self))
+        # A block that is not full must stay the last, or all blocks after it would be cut askew.
+        full = len(order) - len(order) % self._batch_size
+        chunk = self._batch_size * _CHUNK_BATCHES
+        pieces = [order[start : min(start + chunk, full)] for start in range(0, full, chunk)]
+        sorted_pieces = [piece[np.argsort(self._lengths[piece], kind="stable")] for piece in pieces]
+        blocks = np.concatenate([np.empty(0, dtype=order.dtype), *sorted_pieces]).reshape(-1, self._batch_size)
+        yield from blocks[draw.permutation(len(blocks))].ravel().tolist()
+        yield from order[full:].tolist()
