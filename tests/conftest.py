@@ -23,7 +23,14 @@ NEUTRAL = ("the", "film", "with", "actors", "in", "a", "house", "by", "sea", "wa
 TINY = {
     "subset": {"train_rows": 80, "validation_rows": 20, "test_rows": 20},
     "tokenize": {"max_tokens": 32},
-    "training": {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "logging_steps": 5, "precision": "fp32"},
+    "training": {
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
+        "learning_rate_width": None,
+        "logging_steps": 5,
+        "precision": "fp32",
+    },
 }
 
 

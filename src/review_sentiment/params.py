@@ -89,6 +89,7 @@ class TrainingParams(Block):
     accumulation_steps: PositiveInt = Field(description="forward passes per optimizer step")
     optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd"] = Field(description="Trainer's `optim`")
     learning_rate: float = Field(gt=0, le=1, description="peak rate, once warm-up ends")
+    learning_rate_width: PositiveInt | None = Field(description="hidden size that learning_rate is for; null: any")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(description="rate after warm-up")
     warmup_steps: float = Field(ge=0, description="below 1: share of all steps; from 1: steps")
     allow_unfinished_warmup: bool = Field(description="accept a warm-up that is not shorter than the run")

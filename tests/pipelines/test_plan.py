@@ -2,7 +2,7 @@ import pytest
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.plan import plan_training
+from review_sentiment.pipelines.modeling.plan import plan_training, scale_learning_rate
 from tests.test_params import raw  # noqa: F401 - a fixture
 
 
@@ -19,6 +19,11 @@ def test_the_tutorials_warm_up_never_reaches_its_rate(training):
 
     with pytest.raises(UserError, match=r"\(500\) is not shorter than the run \(471 steps\)"):
         plan_training(2500, 1000, 2, training.model_copy(update=unfinished))
+
+
+def test_a_wider_encoder_gets_a_lower_rate_unless_told_otherwise(training):
+    assert scale_learning_rate(training, 768).learning_rate == pytest.approx(1.5e-5)
+    assert scale_learning_rate(training.model_copy(update={"learning_rate_width": None}), 768).learning_rate == 3e-5
 
 
 def test_a_share_of_the_steps_is_a_warm_up(training):

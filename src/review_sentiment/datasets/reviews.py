@@ -1,6 +1,7 @@
 """Read labelled reviews from wherever they are: one file, a folder in the hub's layout, or the hub."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from kedro_datasets._typing import TablePreview
 
 from review_sentiment.datasets.paths import find_local
 from review_sentiment.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -77,6 +80,8 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
     def _load_splits(self, source: str) -> dict[str, pd.DataFrame]:
         from datasets import load_dataset
 
+        if not Path(source).is_dir():
+            logger.info("Asking the hub for '%s'", source)
         try:
             # One code path for folders and the hub, so that tests on folders test the hub's.
             splits = load_dataset(source)

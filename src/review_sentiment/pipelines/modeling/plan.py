@@ -24,6 +24,23 @@ class TrainingPlan:
     peak_learning_rate: float
 
 
+def scale_learning_rate(params: TrainingParams, width: int) -> TrainingParams:
+    """Give wider encoders a lower rate, so that one parameter serves all of them.
+
+    Args:
+        params: The block `training`.
+        width: The encoder's hidden size.
+
+    Returns:
+        The block with `learning_rate` times `learning_rate_width` / `width`, or as it was if the latter is null.
+
+    Source: Yang et al. 2022, arXiv 2203.03466, table 3 (Adam's rate of hidden weights falls with 1 / width).
+    """
+    if params.learning_rate_width is None:
+        return params
+    return params.model_copy(update={"learning_rate": params.learning_rate * params.learning_rate_width / width})
+
+
 def plan_training(train_rows: int, validation_rows: int, classes: int, params: TrainingParams) -> TrainingPlan:
     """Work out the schedule, and refuse one that can't do what it says.
 

@@ -17,7 +17,7 @@ from review_sentiment.metrics import headline_metrics, softmax
 from review_sentiment.params import TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
-from review_sentiment.pipelines.modeling.plan import TrainingPlan, plan_training
+from review_sentiment.pipelines.modeling.plan import TrainingPlan, plan_training, scale_learning_rate
 from review_sentiment.pipelines.modeling.precision import choose_device, choose_precision
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def train(
     Raises:
         UserError: The schedule or the encoder does not fit, or training diverged.
     """
+    params = scale_learning_rate(params, pretrained.config.hidden_size)
     plan = plan_training(len(tokenized["train"]), len(tokenized["validation"]), len(label_names), params)
     pad_id = pretrained.tokenizer.pad_token_id
     if pad_id is None:

@@ -1,0 +1,70 @@
+"""The real MiniLM weights, as they come with the project."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from review_sentiment.datasets import encoder
+from review_sentiment.datasets.encoder import PretrainedDataset
+from review_sentiment.encoder import add_head
+from review_sentiment.errors import UserError
+from tests.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_a_run_on_the_shipped_sample_uses_the_published_weights(project):
+    shutil.copytree(ROOT / "data/01_raw", project.folder / "data/01_raw")
+    project.run(
+        reviews="data/01_raw/sample_reviews.csv",
+        encoder="minilm",
+        subset={"train_rows": 320, "validation_rows": 40, "test_rows": 100},
+        tokenize={"max_tokens": 256},
+        training={"epochs": 2, "learning_rate": 3e-4, "batch_size": 16},
+    )
+
+    assert project.load("manifest")["encoder_sha256"] == encoder._MINILM_SHA256
+    metrics = project.load("metrics")
+    # A coin gives 65 of 100 once in 500 times.
+    assert metrics["classifier"]["accuracy"] >= 0.65
+    assert metrics["classifier"]["loss"] < 0.69
+
+
+def test_other_bytes_are_refused(tmp_path, monkeypatch):
+    folder = encoder._find_encoder("minilm", [])
+    package = tmp_path / encoder._MINILM_PACKAGE
+    shutil.copytree(folder, package / "model")
+    (package / "__init__.py").touch()
+    with (package / "model" / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, 2)
+        weights.write(b"\x01")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert encoder._find_encoder("minilm", []).is_relative_to(tmp_path)
+    with pytest.raises(Exception, match="not the published ones") as error:
+        PretrainedDataset(encoder="minilm").load()
+    assert isinstance(error.value.__cause__, UserError)
+
+
+def test_every_weight_of_the_encoder_is_used_and_only_the_head_is_new(tiny_encoder: Path, caplog):
+    import torch
+
+    caplog.set_level("INFO")
+    pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
+    torch.manual_seed(0)
+    model = add_head(pretrained, ["bad", "good"], dropout=0.0)
+
+    state = model.state_dict()
+    for name, weight in pretrained.weights.items():
+        torch.testing.assert_close(state[f"bert.{name}"], weight)
+    assert model.config.hidden_dropout_prob == model.config.attention_probs_dropout_prob == 0
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    assert "The classification head (classifier.bias, classifier.weight) is new" in caplog.text
+
+
+def test_weights_of_another_architecture_are_refused(tiny_encoder: Path):
+    pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
+    foreign = {f"other.{name}": weight for name, weight in pretrained.weights.items()}
+
+    with pytest.raises(UserError, match="do not belong together"):
+        add_head(type(pretrained)(**{**vars(pretrained), "weights": foreign}), ["bad", "good"], None)
