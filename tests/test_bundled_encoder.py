@@ -52,12 +52,12 @@ def test_every_weight_of_the_encoder_is_used_and_only_the_head_is_new(tiny_encod
     caplog.set_level("INFO")
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
     torch.manual_seed(0)
-    model = add_head(pretrained, ["bad", "good"], dropout=0.0)
+    model = add_head(pretrained, ["bad", "good"], hidden_dropout=0.2, attention_dropout=0.0)
 
     state = model.state_dict()
     for name, weight in pretrained.weights.items():
         torch.testing.assert_close(state[f"bert.{name}"], weight)
-    assert model.config.hidden_dropout_prob == model.config.attention_probs_dropout_prob == 0
+    assert (model.config.hidden_dropout_prob, model.config.attention_probs_dropout_prob) == (0.2, 0.0)
     assert model.config.id2label == {0: "bad", 1: "good"}
     assert "The classification head (classifier.bias, classifier.weight) is new" in caplog.text
 
@@ -67,4 +67,4 @@ def test_weights_of_another_architecture_are_refused(tiny_encoder: Path):
     foreign = {f"other.{name}": weight for name, weight in pretrained.weights.items()}
 
     with pytest.raises(UserError, match="do not belong together"):
-        add_head(type(pretrained)(**{**vars(pretrained), "weights": foreign}), ["bad", "good"], None)
+        add_head(type(pretrained)(**{**vars(pretrained), "weights": foreign}), ["bad", "good"], None, None)

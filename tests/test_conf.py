@@ -39,7 +39,7 @@ def test_the_reference_recipe_is_the_tutorials(shipped):
     assert (training.batch_size, training.accumulation_steps, training.epochs) == (8, 2, 3)
     assert (training.learning_rate, training.warmup_steps, training.weight_decay) == (3e-5, 500, 0.01)
     assert (training.gradient_checkpointing, training.precision, training.metric_for_best) == (True, "fp32", "f1")
-    assert (training.learning_rate_width, training.average_decay, training.dropout) == (None, 0, None)
+    assert (training.learning_rate_width, training.average_decay, training.hidden_dropout) == (None, 0, None)
     assert values.subset.validation_from == "test"
 
 

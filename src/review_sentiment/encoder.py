@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 Precision = Literal["fp32", "bf16"]
 
 # What BERT and DistilBERT, and the many encoders derived from them, call their dropout rates.
-_DROPOUT_NAMES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+_HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout")
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,16 @@ class Classifier:
         return [self.model.config.id2label[label_id] for label_id in range(self.model.config.num_labels)]
 
 
-def add_head(pretrained: Pretrained, label_names: Sequence[str], dropout: float | None) -> PreTrainedModel:
+def add_head(
+    pretrained: Pretrained, label_names: Sequence[str], hidden_dropout: float | None, attention_dropout: float | None
+) -> PreTrainedModel:
     """Put a new, randomly initialized classification head on an encoder; set the random seed before.
 
     Args:
         pretrained: The encoder.
         label_names: Class names; the model will answer with them.
-        dropout: Dropout of hidden states and attention weights, in [0, 1); None for the encoder's own.
+        hidden_dropout: Dropout of hidden states, in [0, 1); None for the encoder's own.
+        attention_dropout: Dropout of attention weights, in [0, 1); None for the encoder's own.
 
     Returns:
         The model, fp32, in evaluation mode.
@@ -68,10 +72,10 @@ def add_head(pretrained: Pretrained, label_names: Sequence[str], dropout: float 
     config.label2id = {name: label_id for label_id, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
     config.pad_token_id = pretrained.tokenizer.pad_token_id
-    if dropout is not None:
-        for name in _DROPOUT_NAMES:
-            if hasattr(config, name):
-                setattr(config, name, dropout)
+    for rate, names in ((hidden_dropout, _HIDDEN_DROPOUT), (attention_dropout, _ATTENTION_DROPOUT)):
+        for name in names:
+            if rate is not None and hasattr(config, name):
+                setattr(config, name, rate)
     architecture = AutoModelForSequenceClassification._model_mapping[type(config)]
     with _quiet_transformers():
         model, report = architecture.from_pretrained(

@@ -86,7 +86,7 @@ def train(
     if pad_id is None:
         raise UserError(f"the encoder '{pretrained.name}' has no padding token; use one that was made to read texts")
     set_seed(params.seed)
-    model = add_head(pretrained, label_names, params.dropout)
+    model = add_head(pretrained, label_names, params.hidden_dropout, params.attention_dropout)
     device = choose_device(params)
     precision, reason = choose_precision(params.precision, model.config.hidden_size, device)
     _log_plan(plan, params, model, f"{precision} on {device} ({reason})")
