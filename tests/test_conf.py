@@ -56,6 +56,16 @@ def test_kedro_sees_the_type_of_every_block(caplog):
     assert not caplog.records
 
 
+def test_kedro_viz_shows_the_layers_in_order(shipped):
+    from kedro_viz.data_access import data_access_manager
+    from kedro_viz.server import load_and_populate_data
+
+    load_and_populate_data(ROOT)  # a circle of layers would leave none
+    assert data_access_manager.get_sorted_layers_for_registered_pipeline() == [
+        "raw", "intermediate", "primary", "model_input", "models", "model_output", "reporting",
+    ]  # fmt: skip
+
+
 def test_the_default_run_is_the_three_main_pipelines():
     pipelines = register_pipelines()
     names = {node.name for node in pipelines["__default__"].nodes}
