@@ -24,9 +24,10 @@ TINY = {
     "subset": {"train_rows": 80, "validation_rows": 20, "test_rows": 20},
     "tokenize": {"max_tokens": 32},
     "training": {
-        "epochs": 3,
+        "epochs": 6,
         "batch_size": 8,
-        "learning_rate": 5e-3,
+        "learning_rate": 1e-2,
+        "average_decay": 0.5,
         "learning_rate_width": None,
         "logging_steps": 5,
         "precision": "fp32",

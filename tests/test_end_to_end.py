@@ -40,7 +40,7 @@ def test_a_run_learns_and_leaves_one_version_of_everything(project):
     metrics = project.load("metrics")
     assert metrics["classifier"]["accuracy"] >= 0.9
     assert metrics["sizes"] == {"train": 80, "validation": 20, "test": 20}
-    assert metrics["steps"] == 30
+    assert metrics["steps"] == 60
     predictions = project.load("predictions")
     assert metrics["classifier"]["accuracy"] == (predictions["label"] == predictions["predicted"]).mean()
     assert metrics["classifier"]["loss"] == pytest.approx(predictions["loss"].mean())
@@ -100,7 +100,7 @@ def test_the_manifest_tells_what_a_run_ran_on(project):
     manifest = project.load("manifest")
     assert manifest["run"] == run
     assert manifest["complete"]
-    assert manifest["parameters"]["training"]["epochs"] == 3
+    assert manifest["parameters"]["training"]["epochs"] == 6
     assert manifest["parameters"]["baseline"]["ngram_max"] == 2
     assert len(manifest["encoder_sha256"]) == 64
     assert manifest["data_fingerprint"] == project.load("data_profile")["fingerprint"]
@@ -116,7 +116,7 @@ def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project):
 
     manifest = project.load("manifest")
     assert not manifest["complete"]
-    assert "warmup_steps (500) is not shorter than the run (30 steps)" in manifest["error"]
+    assert "warmup_steps (500) is not shorter than the run (60 steps)" in manifest["error"]
     assert [path.name for path in (project.folder / "data/06_models/classifier").iterdir()] == [run]
 
 
