@@ -13,6 +13,8 @@ from kedro.framework.startup import bootstrap_project
 
 # Threads cost a model of this size more than they bring; set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A hub that can't be reached fails at once instead of after its retries; read when datasets is loaded.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).parent.parent
 GOOD = ("lovely", "superb", "moving", "funny", "brilliant")
