@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from review_sentiment.errors import UserError
+from review_sentiment.pipelines.modeling.batches import LengthBatches
 
 EVERY_RUN_WRITES = {
     "02_intermediate/data_profile.json/{run}/data_profile.json",
@@ -62,6 +63,15 @@ def test_the_same_seed_gives_the_same_predictions_and_another_seed_does_not(proj
 
     pd.testing.assert_frame_equal(project.load("predictions", first), project.load("predictions", again))
     assert not np.allclose(project.load("predictions", other)["loss"], project.load("predictions", first)["loss"])
+
+
+def test_batches_come_in_another_order_each_epoch(project, monkeypatch):
+    orders = []
+    draw = LengthBatches.__iter__
+    monkeypatch.setattr(LengthBatches, "__iter__", lambda self: iter(orders.append(list(draw(self))) or orders[-1]))
+
+    project.run(training={"epochs": 3})
+    assert len({tuple(order) for order in orders}) == len(orders) == 3
 
 
 def test_each_pipeline_runs_alone_on_what_is_on_disk(project):
