@@ -33,6 +33,7 @@ TINY = {
         "learning_rate_width": None,
         "logging_steps": 5,
         "precision": "fp32",
+        "threads": 1,
     },
 }
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
@@ -71,7 +72,9 @@ def test_batches_come_in_another_order_each_epoch(project, monkeypatch):
     monkeypatch.setattr(LengthBatches, "__iter__", lambda self: iter(orders.append(list(draw(self))) or orders[-1]))
 
     project.run(training={"epochs": 3})
-    assert len({tuple(order) for order in orders}) == len(orders) == 3
+    preview, *epochs = map(tuple, orders)
+    assert preview == epochs[0]
+    assert len(set(epochs)) == len(epochs) == 3
 
 
 def test_each_pipeline_runs_alone_on_what_is_on_disk(project):
@@ -79,6 +82,44 @@ def test_each_pipeline_runs_alone_on_what_is_on_disk(project):
         project.run(name)
 
     assert "Test accuracy" in project.load("summary")
+
+
+def test_the_history_holds_the_forecast_and_how_it_was_computed(project):
+    project.run(training={"epochs": 2})
+
+    history = project.load("history")
+    assert list(history["split"]) == ["forecast", *["train"] * 2, "validation", *["train"] * 2, "validation"]
+    assert history["forecast_seconds"].iloc[-1] == pytest.approx(history["seconds"].iloc[-1], rel=0.1)
+    assert set(history["number_format"]) == {"fp32"}
+    assert set(history["threads"]) == {1}
+    assert project.load("metrics")["seconds"]["forecast"] == history["forecast_seconds"].iloc[0] > 0
+
+
+def test_a_time_budget_is_kept_with_a_learning_rate_that_still_decays(project):
+    project.run(training={"epochs": 5000, "time_budget_minutes": 0.1})
+
+    history = project.load("history")
+    rates = history.loc[history["split"] == "train", "learning_rate"]
+    assert history["seconds"].iloc[-1] <= 6
+    assert 10 < history["step"].iloc[-1] < 50_000
+    assert rates.iloc[-1] < 0.02 * rates.max()
+
+
+def test_a_time_budget_that_is_too_short_names_what_would_fit(project):
+    with pytest.raises(UserError, match=r"\(1e-06\) is too short to read each of 80 training reviews once: .* minutes"):
+        project.run(training={"time_budget_minutes": 1e-6})
+
+
+def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
+    run = project.run(training={"freeze_layers": 1})
+
+    encoder = load_file(project.encoder / "model.safetensors")
+    trained = load_file(project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors")
+    same = {name for name, weight in encoder.items() if torch.equal(weight, trained[f"bert.{name}"])}
+    assert same == {name for name in encoder if name.startswith(("embeddings.", "encoder.layer.0."))}
+
+    with pytest.raises(UserError, match="freeze_layers is 2, but this encoder has 2 layers"):
+        project.run(training={"freeze_layers": 2})
 
 
 def test_load_versions_brings_a_run_back(project):
@@ -112,6 +153,7 @@ def test_the_manifest_tells_what_a_run_ran_on(project):
     assert manifest["complete"]
     assert manifest["parameters"]["training"]["epochs"] == 6
     assert manifest["parameters"]["baseline"]["ngram_max"] == 2
+    assert (manifest["engine"]["precision"], manifest["engine"]["threads"]) == ("fp32", 1)
     assert len(manifest["encoder_sha256"]) == 64
     assert manifest["data_fingerprint"] == project.load("data_profile")["fingerprint"]
     assert manifest["versions_read"]["classifier"] == run

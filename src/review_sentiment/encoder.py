@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from transformers.utils import logging as transformers_logging
 
 from review_sentiment.errors import UserError
+from review_sentiment.first_token import encoder_layers, first_token_only
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,26 @@ def add_head(
     return model
 
 
+def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
+    """Let the embeddings and the lowest layers stay as they are in training.
+
+    Args:
+        model: The classifier.
+        layers: How many layers; 0 freezes nothing, embeddings included.
+
+    Raises:
+        UserError: The encoder has no more than `layers` layers, or keeps them under unknown names.
+    """
+    if layers == 0:
+        return
+    found = encoder_layers(model)
+    if layers >= len(found):
+        has = f"has {len(found)} layers" if found else "keeps its layers under names that are not known"
+        raise UserError(f"training.freeze_layers is {layers}, but this encoder {has}: lower it, or set 0")
+    for module in (model.base_model.embeddings, *found[:layers]):
+        module.requires_grad_(False)
+
+
 class _quiet_transformers(AbstractContextManager[None]):  # noqa: N801 - reads as a verb, like contextlib's own
     """Hide transformers' loading bar and its notice on new weights; `add_head` says the same in one calm line."""
 
@@ -151,6 +172,7 @@ def predict_logits(
     logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
     try:
         with (
+            first_token_only(model),
             torch.inference_mode(),
             torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
         ):

@@ -78,7 +78,7 @@ class ManifestHooks:
             self._found["encoder_sha256"] = data.sha256
         elif dataset_name == "classifier":
             self._found["encoder_sha256"] = data.settings["encoder_sha256"]
-            self._found["precision"] = f"{data.settings['precision']} ({data.settings['precision_reason']})"
+            self._found["engine"] = data.settings["engine"]
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.plan import plan_training, scale_learning_rate
+from review_sentiment.pipelines.modeling.plan import Pace, fit_plan, plan_training, scale_learning_rate
 from tests.test_params import raw  # noqa: F401 - a fixture
 
 
@@ -34,3 +34,19 @@ def test_a_share_of_the_steps_is_a_warm_up(training):
 def test_all_faults_are_told_at_once(training):
     with pytest.raises(UserError, match=r"(?s)warmup_steps.*validation has 1 rows for 2 classes"):
         plan_training(8, 1, 2, training.model_copy(update={"warmup_steps": 3}))
+
+
+def test_a_budget_shortens_run_and_warm_up_together(training):
+    params = training.model_copy(update={"warmup_steps": 0.1, "time_budget_minutes": 1.0})
+    plan = plan_training(320, 100, 2, params)
+    pace = Pace(step_seconds=0.5, row_seconds=0.05)
+
+    # 60 s less 3 % and 3.2 s gone leave 55; two validations of 5 s leave 45.
+    fitted = fit_plan(plan, 320, 100, pace, params, spent=60 - 55 / 0.97)
+    assert (plan.steps, fitted.steps, fitted.warmup_steps) == (120, 80, 8)
+    fitted = fit_plan(plan, 320, 100, Pace(0.6, 0.05), params, spent=60 - 55 / 0.97)
+    assert (fitted.steps, fitted.warmup_steps) == (75, 8)
+    assert fit_plan(plan, 320, 100, Pace(0.01, 0.01), params, spent=1) == plan
+
+    with pytest.raises(UserError, match=r"about 1.5 minutes; allow these, lower subset.train_rows to 200,"):
+        fit_plan(plan, 320, 100, Pace(2.0, 0.05), params, spent=60 - 55 / 0.97)

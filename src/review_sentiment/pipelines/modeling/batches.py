@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from review_sentiment.params import TrainingParams
+
 # Rows are sorted by length within chunks of this many batches: enough to leave little padding, few enough that rows
 # meet others from epoch to epoch.
 _CHUNK_BATCHES = 25
@@ -43,3 +45,28 @@ class LengthBatches(Sampler[int]):
         blocks = np.concatenate([np.empty(0, dtype=order.dtype), *sorted_pieces]).reshape(-1, self._batch_size)
         yield from blocks[draw.permutation(len(blocks))].ravel().tolist()
         yield from order[full:].tolist()
+
+
+def preview_batches(lengths: Sequence[int], params: TrainingParams, to_length: int | None) -> tuple[list[int], float]:
+    """Look at the batches of one epoch before it runs.
+
+    Args:
+        lengths: Tokens of each of the N training rows.
+        params: The block `training`.
+        to_length: Length that every batch is padded to; None for its longest row.
+
+    Returns:
+        Rows of the batch whose padded size is nearest to the mean, and the share of padding in all tokens computed.
+    """
+    sizes = np.asarray(lengths)
+    sampler = LengthBatches(sizes.tolist(), params.batch_size, params.seed)
+    # Rows in random order pad alike in any order.
+    order = (
+        np.array(list(sampler))
+        if params.group_by_length
+        else np.random.default_rng(params.seed).permutation(len(sizes))
+    )
+    blocks = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
+    padded = np.array([len(block) * (to_length or sizes[block].max()) for block in blocks])
+    typical = blocks[int(np.abs(padded - padded.mean()).argmin())]
+    return typical.tolist(), float(1 - sizes.sum() / padded.sum())

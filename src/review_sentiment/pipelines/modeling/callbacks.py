@@ -2,18 +2,18 @@
 
 import logging
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import rich
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import TrainingParams
+from review_sentiment.pipelines.modeling.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +23,18 @@ _EVAL = "eval_"
 class History(TrainerCallback):
     """One row for each logged step and each validation, in the log and as a table; stops when the loss is lost."""
 
-    def __init__(self, params: TrainingParams) -> None:
+    def __init__(self, params: TrainingParams, clock: Clock) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._params = params
+        self._params, self._clock = params, clock
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
+        """Keep the forecast that was made before the first step."""
+        self.rows.append({**self._row(state), "split": "forecast"})
+
+    def _row(self, state: TrainerState) -> dict[str, Any]:
+        seconds = self._clock.elapsed
+        forecast = seconds + self._clock.remaining(state.global_step, state.max_steps)
+        return {"step": state.global_step, "epoch": state.epoch, "seconds": seconds, "forecast_seconds": forecast}
 
     def on_log(
         self,
@@ -45,18 +50,17 @@ class History(TrainerCallback):
             UserError: The loss is no longer a number.
         """
         logs = logs or {}
-        seconds = time.perf_counter() - self._start
-        row = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
+        row = self._row(state)
         if "loss" in logs:
             self.rows.append(
                 {**row, "split": "train", **{name: logs[name] for name in ("loss", "grad_norm", "learning_rate")}}
             )
-            remaining = seconds / state.global_step * (state.max_steps - state.global_step)
             logger.info(
                 "step %d/%d  epoch %.2f  loss %.4f  grad norm %.2f  learning rate %.2e  %.2f s/step  %s elapsed, about"
                 " %s left",
                 *(state.global_step, state.max_steps, state.epoch, logs["loss"], logs["grad_norm"]),
-                *(logs["learning_rate"], seconds / state.global_step, _clock(seconds), _clock(remaining)),
+                *(logs["learning_rate"], self._clock.step_seconds, _minutes(row["seconds"])),
+                _minutes(row["forecast_seconds"] - row["seconds"]),
             )
             if not math.isfinite(logs["loss"]):
                 raise UserError(
@@ -67,8 +71,8 @@ class History(TrainerCallback):
             figures = {name.removeprefix(_EVAL): value for name, value in logs.items() if name.startswith(_EVAL)}
             self.rows.append({**row, "split": "validation", **figures})
             logger.info(
-                "epoch %d/%d done: validation %s",
-                *(round(state.epoch or 0), self._params.epochs),
+                "epoch %g done: validation %s",
+                round(state.epoch or 0, 2),
                 "  ".join(f"{name} {value:.4f}" for name, value in figures.items()),
             )
 
@@ -94,7 +98,7 @@ class WeightAverage(TrainerCallback):
         """Move the mean towards the new weights."""
         if model is None or self._decay == 0:
             return
-        weights = [parameter.detach() for parameter in model.parameters()]
+        weights = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         if self._mean:
             # Early on the mean is over few steps, so that it does not hold on to the untrained head.
             share = max(1 - self._decay, 1 / (state.global_step + 1))
@@ -108,7 +112,7 @@ class WeightAverage(TrainerCallback):
         if not self._mean:
             yield
             return
-        parameters = list(model.parameters())
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         own = [parameter.data for parameter in parameters]
         for parameter, mean in zip(parameters, self._mean, strict=True):
             parameter.data = mean
@@ -123,11 +127,11 @@ class KeepBest(TrainerCallback):
     """Keep the weights of the best epoch in memory, and stop when it is not beaten for long enough."""
 
     def __init__(self, params: TrainingParams) -> None:
-        self.step = 0
+        self.step = self.epoch = 0
         self.weights: dict[str, torch.Tensor] = {}
         self._params = params
         self._best = math.inf
-        self._waited = 0
+        self._waited = self._passes = 0
 
     def on_evaluate(
         self,
@@ -143,8 +147,10 @@ class KeepBest(TrainerCallback):
             raise ValueError("on_evaluate was called without metrics or model")
         value = metrics[_EVAL + self._params.metric_for_best]
         cost = value if self._params.metric_for_best == "loss" else -value
+        self._passes += 1
         if cost < self._best:
-            self._best, self._waited, self.step = cost, 0, state.global_step
+            self._best, self._waited = cost, 0
+            self.step, self.epoch = state.global_step, self._passes
             self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             return
         self._waited += 1
@@ -157,6 +163,9 @@ class KeepBest(TrainerCallback):
 class ProgressBar(TrainerCallback):
     """A live bar on the console that the log uses too, so that lines appear above it."""
 
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Show the bar."""
         self._bar = Progress(
@@ -166,19 +175,20 @@ class ProgressBar(TrainerCallback):
             TextColumn("•"),
             TimeElapsedColumn(),
             TextColumn("elapsed •"),
-            TimeRemainingColumn(),
-            TextColumn("left • {task.fields[pace]}"),
+            TextColumn("{task.fields[left]} left • {task.fields[pace]:.2f} s/step"),
             console=rich.get_console(),
             transient=True,
         )
-        self._task = self._bar.add_task("", total=state.max_steps, pace="")
-        self._start = time.perf_counter()
+        self._task = self._bar.add_task("", **self._fields(state))
         self._bar.start()
+
+    def _fields(self, state: TrainerState) -> dict[str, Any]:
+        left = self._clock.remaining(state.global_step, state.max_steps)
+        return {"total": state.max_steps, "left": _minutes(left), "pace": self._clock.step_seconds}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move it."""
-        pace = (time.perf_counter() - self._start) / state.global_step
-        self._bar.update(self._task, completed=state.global_step, pace=f"{pace:.2f} s/step")
+        self._bar.update(self._task, completed=state.global_step, **self._fields(state))
 
     def stop(self) -> None:
         """Take it away, also after a failure."""
@@ -186,5 +196,5 @@ class ProgressBar(TrainerCallback):
             self._bar.stop()
 
 
-def _clock(seconds: float) -> str:
+def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

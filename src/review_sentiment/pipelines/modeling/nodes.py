@@ -79,7 +79,7 @@ def predict_test(tokenized: DatasetDict, classifier: Classifier, training: Train
         test["input_ids"][:],
         classifier.tokenizer.pad_token_id,
         training.eval_batch_size,
-        classifier.settings["precision"],
+        classifier.settings["engine"]["precision"],
     )
     table = prediction_table(test["row_id"][:], test["label_id"][:], softmax(logits), classifier.label_names)
     return table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])

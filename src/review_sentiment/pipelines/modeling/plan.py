@@ -6,6 +6,22 @@ from dataclasses import dataclass
 from review_sentiment.errors import UserError, fault_list
 from review_sentiment.params import TrainingParams
 
+# Share of a time budget that is not planned with: batches differ, and the last steps can't be shortened.
+RESERVE = 0.03
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a machine needs.
+
+    Attributes:
+        step_seconds: One optimizer step on batches of mean size.
+        row_seconds: Scoring one review.
+    """
+
+    step_seconds: float
+    row_seconds: float
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -59,7 +75,7 @@ def plan_training(train_rows: int, validation_rows: int, classes: int, params: T
     """
     steps_per_epoch = math.ceil(math.ceil(train_rows / params.batch_size) / params.accumulation_steps)
     steps = steps_per_epoch * params.epochs
-    warmup = math.ceil(params.warmup_steps * steps) if params.warmup_steps < 1 else int(params.warmup_steps)
+    warmup = _warmup(steps, params)
     faults = []
     if warmup >= steps and not params.allow_unfinished_warmup:
         faults.append(
@@ -73,6 +89,58 @@ def plan_training(train_rows: int, validation_rows: int, classes: int, params: T
         )
     if faults:
         raise UserError(fault_list("Training can't start", faults))
+    return _planned(steps_per_epoch, steps, params)
+
+
+def fit_plan(
+    plan: TrainingPlan, train_rows: int, validation_rows: int, pace: Pace, params: TrainingParams, spent: float
+) -> TrainingPlan:
+    """Shorten a run to its time budget, with a validation after each epoch; warm-up and decay shrink with it.
+
+    Args:
+        plan: The run without a limit.
+        train_rows: Reviews in the training split.
+        validation_rows: Reviews in the validation split.
+        pace: What this machine needs.
+        params: The block `training`.
+        spent: Seconds of the budget that are gone.
+
+    Returns:
+        The plan with as many steps as fit, at most as before.
+
+    Raises:
+        UserError: Not every review would be read once; the message says what would fit.
+    """
+    if params.time_budget_minutes is None:
+        return plan
+    seconds = (60 * params.time_budget_minutes - spent) * (1 - RESERVE)
+    validation = validation_rows * pace.row_seconds
+    steps = 0
+    for epochs in range(params.epochs, 0, -1):
+        fitting = min(
+            plan.steps, epochs * plan.steps_per_epoch, int((seconds - epochs * validation) / pace.step_seconds)
+        )
+        if fitting > (epochs - 1) * plan.steps_per_epoch:
+            steps = fitting
+            break
+    if steps < plan.steps_per_epoch:
+        needed = ((plan.steps_per_epoch * pace.step_seconds + validation) / (1 - RESERVE) + spent) / 60
+        rows = train_rows * steps // plan.steps_per_epoch
+        raise UserError(
+            f"training.time_budget_minutes ({params.time_budget_minutes:g}) is too short to read each of {train_rows:,}"
+            f" training reviews once: on this machine that takes about {needed:.1f} minutes; allow these,"
+            + (f" lower subset.train_rows to {rows:,}," if rows else "")
+            + " or lower tokenize.max_tokens"
+        )
+    return _planned(plan.steps_per_epoch, steps, params)
+
+
+def _planned(steps_per_epoch: int, steps: int, params: TrainingParams) -> TrainingPlan:
+    warmup = _warmup(steps, params)
     # The Trainer's warm-up rises from 0 at the first step, so the last of `steps` steps is number steps - 1.
     peak = params.learning_rate * (1.0 if warmup < steps else (steps - 1) / warmup)
     return TrainingPlan(steps_per_epoch, steps, warmup, peak)
+
+
+def _warmup(steps: int, params: TrainingParams) -> int:
+    return math.ceil(params.warmup_steps * steps) if params.warmup_steps < 1 else int(params.warmup_steps)

@@ -73,8 +73,12 @@ def summarize_scores(
         "validation": {name: float(kept[name]) for name in figures},
         "sizes": {name: len(rows) for name, rows in tokenized.items()},
         "steps": int(history["step"].max()),
-        "seconds": {"fine_tune": float(history["seconds"].max()), "baseline": baseline_seconds},
-        "best_epoch": round(float(kept["epoch"])),
+        "seconds": {
+            "fine_tune": float(history["seconds"].max()),
+            "forecast": float(history["forecast_seconds"].iloc[0]),
+            "baseline": baseline_seconds,
+        },
+        "best_epoch": int((history.loc[: kept.name, "split"] == "validation").sum()),
         "selected_on_test": not set(tokenized["validation"]["row_id"]).isdisjoint(tokenized["test"]["row_id"]),
     }
 

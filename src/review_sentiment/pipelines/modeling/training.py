@@ -2,23 +2,39 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl, TrainingArguments, set_seed
 
-from review_sentiment.encoder import Classifier, Precision, Pretrained, add_head, collate, predict_logits
+from review_sentiment.encoder import (
+    Classifier,
+    Precision,
+    Pretrained,
+    add_head,
+    collate,
+    freeze_lowest,
+    predict_logits,
+)
 from review_sentiment.errors import UserError
+from review_sentiment.first_token import first_token_only
 from review_sentiment.metrics import headline_metrics, softmax
 from review_sentiment.params import TokenizeParams, TrainingParams
-from review_sentiment.pipelines.modeling.batches import LengthBatches
+from review_sentiment.pipelines.modeling.batches import LengthBatches, preview_batches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
-from review_sentiment.pipelines.modeling.plan import TrainingPlan, plan_training, scale_learning_rate
-from review_sentiment.pipelines.modeling.precision import choose_device, choose_precision
+from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
+from review_sentiment.pipelines.modeling.plan import TrainingPlan, fit_plan, plan_training, scale_learning_rate
+from review_sentiment.pipelines.modeling.probe import Engine, choose_engine, measure_pace
+
+Collator = Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +46,17 @@ class ReviewTrainer(Trainer):
     test rows and later inference go through the very same function.
     """
 
-    def __init__(self, *, pad_id: int, precision: Precision, average: WeightAverage, **kwargs: Any) -> None:
+    def __init__(
+        self, *, pad_id: int, precision: Precision, average: WeightAverage, schedule: Schedule, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self._pad_id, self._precision, self._average = pad_id, precision, average
+        self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Make the usual scheduler, with an end that can be moved."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        self._schedule.drive(scheduler)
+        return scheduler
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy != "group_by_length":
@@ -73,69 +97,108 @@ def train(
         tokenize: The block `tokenize`, kept with the classifier so that new texts are read the same way.
 
     Returns:
-        The classifier, and the history: one row for each logged step and each validation with `step`, `epoch`,
-        `seconds` since the start, `split`, `loss`, `grad_norm`, `learning_rate`, `accuracy`, `f1`, `precision`,
-        `recall`, and `best` (true on the epoch that was kept).
+        The classifier, and the history: a row for the forecast, for each logged step and for each validation, with
+        `step`, `epoch`, `seconds` since the start, `forecast_seconds` (of the whole run, as foreseen at that time),
+        `split` (`forecast`, `train` or `validation`), `loss`, `grad_norm`, `learning_rate`, `accuracy`, `f1`,
+        `precision`, `recall`, `best` (true on the epoch that was kept), and how it was computed: `number_format`,
+        `threads`, `attention`.
 
     Raises:
-        UserError: The schedule or the encoder does not fit, or training diverged.
+        UserError: The schedule, the encoder or the time budget does not fit, or training diverged.
     """
+    start = time.perf_counter()
+    rows = len(tokenized["train"]), len(tokenized["validation"])
     params = scale_learning_rate(params, pretrained.config.hidden_size)
-    plan = plan_training(len(tokenized["train"]), len(tokenized["validation"]), len(label_names), params)
+    plan = plan_training(*rows, len(label_names), params)
+    to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
+    collator = _collator(pretrained, to_length)
+    set_seed(params.seed)
+    model = add_head(pretrained, label_names, params.hidden_dropout, params.attention_dropout)
+    freeze_lowest(model, params.freeze_layers)
+    with first_token_only(model) if params.first_token_only else nullcontext():
+        typical, padding = preview_batches(tokenized["train"]["length"][:], params, to_length)
+        batch = collator([tokenized["train"][row] for row in typical])
+        engine = choose_engine(model, batch, params)
+        logger.info("Computing in %s with %d threads: %s", engine.precision, engine.threads, engine.reason)
+        pace = measure_pace(model, batch, engine, params)
+        plan = fit_plan(plan, *rows, pace, params, time.perf_counter() - start)
+        clock = Clock(pace, plan, rows[1], start)
+        _log_plan(plan, params, model, clock, padding)
+        with engine.applied(model):
+            rows_logged, best = _run(model, tokenized, collator, params, plan, engine, clock)
+    model.load_state_dict(best.weights)
+    history = pd.DataFrame(rows_logged)
+    seconds, forecast = history["seconds"].iloc[-1], history["forecast_seconds"].iloc[0]
+    logger.info("Kept epoch %d; %.1f minutes, forecast %.1f", *(best.epoch, seconds / 60, forecast / 60))
+    history["best"] = (history["split"] == "validation") & (history["step"] == best.step)
+    history = history.assign(number_format=engine.precision, threads=engine.threads, attention=engine.attention)
+    settings = {
+        "encoder": pretrained.name,
+        "encoder_sha256": pretrained.sha256,
+        "tokenize": tokenize.model_dump(mode="json"),
+        "engine": asdict(engine),
+        "best_epoch": best.epoch,
+    }
+    pretrained.tokenizer.model_max_length = tokenize.max_tokens
+    return Classifier(model.cpu().eval(), pretrained.tokenizer, settings), history
+
+
+def _collator(pretrained: Pretrained, to_length: int | None) -> Collator:
     pad_id = pretrained.tokenizer.pad_token_id
     if pad_id is None:
         raise UserError(f"the encoder '{pretrained.name}' has no padding token; use one that was made to read texts")
-    set_seed(params.seed)
-    model = add_head(pretrained, label_names, params.hidden_dropout, params.attention_dropout)
-    device = choose_device(params)
-    precision, reason = choose_precision(params.precision, model.config.hidden_size, device)
-    _log_plan(plan, params, model, f"{precision} on {device} ({reason})")
-    history, best, bar, average = History(params), KeepBest(params), ProgressBar(), WeightAverage(params)
-    to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
+
+    def collate_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        labels = torch.tensor([row["label_id"] for row in rows])
+        return {**collate([row["input_ids"] for row in rows], pad_id, to_length), "labels": labels}
+
+    return collate_rows
+
+
+def _run(
+    model: PreTrainedModel,
+    tokenized: Mapping[str, Any],
+    collator: Collator,
+    params: TrainingParams,
+    plan: TrainingPlan,
+    engine: Engine,
+    clock: Clock,
+) -> tuple[list[dict[str, Any]], KeepBest]:
+    """Train; returns the rows of the history, and the best epoch."""
+    average, schedule = WeightAverage(params), Schedule(plan.steps)
+    history, best, bar = History(params, clock), KeepBest(params), ProgressBar(clock)
+    callbacks = [clock, average, history, best, bar]
+    if params.time_budget_minutes is not None:
+        callbacks.append(TimeBudget(60 * params.time_budget_minutes, clock, schedule))
     # The Trainer insists on a folder of its own; nothing is saved there, since the best weights stay in memory.
     with tempfile.TemporaryDirectory() as folder:
         trainer = ReviewTrainer(
             model=model,
-            args=_arguments(params, precision, device, folder),
+            args=_arguments(params, plan, engine, folder),
             train_dataset=tokenized["train"],
             eval_dataset=tokenized["validation"],
-            data_collator=lambda rows: {
-                **collate([row["input_ids"] for row in rows], pad_id, to_length),
-                "labels": torch.tensor([row["label_id"] for row in rows]),
-            },
-            callbacks=[average, history, best, bar],
+            data_collator=collator,
+            callbacks=callbacks,
             average=average,
-            pad_id=pad_id,
-            precision=precision,
+            schedule=schedule,
+            pad_id=model.config.pad_token_id,
+            precision=engine.precision,
         )
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train()
         finally:
             bar.stop()
-    model.load_state_dict(best.weights)
-    rows = pd.DataFrame(history.rows)
-    rows["best"] = (rows["split"] == "validation") & (rows["step"] == best.step)
-    kept = rows[rows["best"]].iloc[0]
-    logger.info("Kept epoch %d of %d: validation accuracy %.4f", round(kept.epoch), params.epochs, kept.accuracy)
-    settings = {
-        "encoder": pretrained.name,
-        "encoder_sha256": pretrained.sha256,
-        "tokenize": tokenize.model_dump(mode="json"),
-        "precision": precision,
-        "precision_reason": reason,
-        "best_epoch": round(kept.epoch),
-    }
-    pretrained.tokenizer.model_max_length = tokenize.max_tokens
-    return Classifier(model.cpu().eval(), pretrained.tokenizer, settings), rows
+    return history.rows, best
 
 
-def _arguments(params: TrainingParams, precision: Precision, device: str, folder: str) -> TrainingArguments:
+def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folder: str) -> TrainingArguments:
     return TrainingArguments(
         output_dir=folder,
-        use_cpu=device == "cpu",
+        use_cpu=engine.device == "cpu",
         seed=params.seed,
         num_train_epochs=params.epochs,
+        max_steps=plan.steps,
         per_device_train_batch_size=params.batch_size,
         per_device_eval_batch_size=params.eval_batch_size,
         gradient_accumulation_steps=params.accumulation_steps,
@@ -148,7 +211,7 @@ def _arguments(params: TrainingParams, precision: Precision, device: str, folder
         # The name since transformers 5; the old one warns.
         activation_checkpointing=params.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if params.gradient_checkpointing else None,
-        bf16=precision == "bf16",
+        bf16=engine.precision == "bf16",
         train_sampling_strategy="group_by_length" if params.group_by_length else "random",
         logging_steps=params.logging_steps,
         logging_nan_inf_filter=False,  # its default turns a NaN into the loss of the step before
@@ -161,12 +224,18 @@ def _arguments(params: TrainingParams, precision: Precision, device: str, folder
     )
 
 
-def _log_plan(plan: TrainingPlan, params: TrainingParams, model: torch.nn.Module, number_format: str) -> None:
-    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+def _log_plan(plan: TrainingPlan, params: TrainingParams, model: torch.nn.Module, clock: Clock, padding: float) -> None:
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     logger.info(
-        "Fine-tuning %.1f M parameters for %d steps (%d epochs of %d) in %s; learning rate rises for %d steps to %.2e",
-        *(millions, plan.steps, params.epochs, plan.steps_per_epoch, number_format, plan.warmup_steps),
-        plan.peak_learning_rate,
+        "Fine-tuning %.1f M parameters for %d steps of %d reviews (%d a pass, %.1f%% of the tokens padding); learning"
+        " rate rises for %d steps to %.2e",
+        *(sum(weight.numel() for weight in weights) / 1e6, plan.steps, params.batch_size * params.accumulation_steps),
+        *(plan.steps_per_epoch, 100 * padding, plan.warmup_steps, plan.peak_learning_rate),
+    )
+    left = clock.remaining(0, plan.steps)
+    logger.info(
+        "Forecast: %.1f minutes, %.1f of them for validation, at %.2f s a step",
+        *(left / 60, clock.validation_left(plan.steps) / 60, clock.step_seconds),
     )
     if plan.warmup_steps >= plan.steps:
         logger.warning(

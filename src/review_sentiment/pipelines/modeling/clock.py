@@ -1,0 +1,125 @@
+"""How long a run will take, corrected as it goes, and how to end it in time."""
+
+import logging
+import math
+import time
+from collections import deque
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from review_sentiment.pipelines.modeling.plan import RESERVE, Pace, TrainingPlan
+
+logger = logging.getLogger(__name__)
+
+# The pace is that of the latest steps: a machine that others use too slows down and recovers.
+_LATEST_STEPS = 50
+
+
+class Clock(TrainerCallback):
+    """Measures steps and validations apart, and says at any time how long the run will take in all.
+
+    Args:
+        pace: What was measured before the first step.
+        plan: The run.
+        validation_rows: Reviews in the validation split.
+        start: `time.perf_counter` when the run began, probing included.
+    """
+
+    def __init__(self, pace: Pace, plan: TrainingPlan, validation_rows: int, start: float) -> None:
+        self._start, self._plan = start, plan
+        self._steps: deque[float] = deque([pace.step_seconds], maxlen=_LATEST_STEPS)
+        self._validation = validation_rows * pace.row_seconds
+        self._validations = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self._start
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean of the latest steps; before the first, what was measured."""
+        return sum(self._steps) / len(self._steps)
+
+    def validation_left(self, last_step: int) -> float:
+        """Seconds of the validations that are still to come if the run ends at `last_step`."""
+        return self._validation * (math.ceil(last_step / self._plan.steps_per_epoch) - self._validations)
+
+    def remaining(self, step: int, last_step: int) -> float:
+        """Seconds from now to the end of a run that is at `step` and ends at `last_step`."""
+        return (last_step - step) * self.step_seconds + self.validation_left(last_step)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start to measure."""
+        self._mark = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Measure a step."""
+        if state.global_step == 1:
+            self._steps.clear()
+        self._steps.append(self._lap())
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Measure a validation."""
+        self._validation = self._lap()
+        self._validations += 1
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        lap, self._mark = now - self._mark, now
+        return lap
+
+
+class Schedule:
+    """A learning rate schedule whose end can be moved: what is left of it is squeezed into the steps that are left.
+
+    Args:
+        steps: Steps of the run, which the schedule was made for.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps, self._since, self._at, self._end = steps, 0, 0.0, steps
+
+    def drive(self, scheduler: LambdaLR) -> None:
+        """Take over a scheduler; while the end is not moved, its rates stay as they were."""
+        scheduler.lr_lambdas = [lambda step, rate=rate: rate(self._position(step)) for rate in scheduler.lr_lambdas]
+
+    def end_at(self, step: int, end: int) -> None:
+        """Let the run that is at `step` end at `end`."""
+        self._at, self._since, self._end = self._position(step), step, end
+
+    def _position(self, step: int) -> float:
+        """Where in the schedule a step stands, in steps of the schedule."""
+        if step >= self._end:
+            return self._steps
+        return self._at + (step - self._since) * ((self._steps - self._at) / (self._end - self._since))
+
+
+class TimeBudget(TrainerCallback):
+    """Ends a run in time: when it falls behind, it gets fewer steps, and the learning rate still decays to its end.
+
+    Args:
+        seconds: Time from the start of the clock.
+        clock: Of the run.
+        schedule: Of the run.
+    """
+
+    def __init__(self, seconds: float, clock: Clock, schedule: Schedule) -> None:
+        self._seconds, self._clock, self._schedule = seconds, clock, schedule
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the end if it has become too late."""
+        step, last = state.global_step, state.max_steps
+        left = self._seconds - self._clock.elapsed
+        if step >= last or self._clock.remaining(step, last) <= left:
+            return
+        steps = int((left * (1 - RESERVE) - self._clock.validation_left(last)) / self._clock.step_seconds)
+        state.max_steps = step + max(0, steps)
+        self._schedule.end_at(step, state.max_steps)
+        control.should_training_stop = state.max_steps == step
+        logger.warning(
+            "The machine became slower (%.2f s/step): to end in time, the run ends at step %d instead of %d",
+            *(self._clock.step_seconds, state.max_steps, last),
+        )

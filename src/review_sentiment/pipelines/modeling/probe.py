@@ -1,0 +1,214 @@
+"""Find out, in a few seconds and on the model itself, how this machine trains it fastest, and how long that takes."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from review_sentiment.encoder import Precision
+from review_sentiment.params import TrainingParams
+from review_sentiment.pipelines.modeling.plan import Pace
+
+Batch = Mapping[str, torch.Tensor]
+
+# A choice other than the usual one must gain this much, or noise would decide and runs would not repeat.
+_WORTHWHILE = 1.1
+# Fewer threads must gain more: what keeps the other cores busy now may soon be over.
+_FEWER_THREADS_WORTHWHILE = 1.3
+# bf16 keeps 8 bits; over an encoder's layers the roundings add up to one or two percent of its hidden states.
+_BF16_BOUND = 0.05
+# Choices are compared on as many rows of a batch as make one step about this long; each is measured this often.
+_TRIAL_SECONDS = 0.25
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How this machine computes.
+
+    Attributes:
+        device: torch device.
+        precision: Number format of the matrix products.
+        threads: CPU threads of one operation.
+        attention: transformers' name of the attention implementation.
+        reason: What was measured, in words.
+    """
+
+    device: str
+    precision: Precision
+    threads: int
+    attention: str
+    reason: str
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel) -> Iterator[None]:
+        """Let torch and `model` compute this way for a while."""
+        threads, attention = torch.get_num_threads(), model.config._attn_implementation
+        torch.set_num_threads(self.threads)
+        model.set_attn_implementation(self.attention)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            model.set_attn_implementation(attention)
+
+
+def choose_device(params: TrainingParams) -> str:
+    """The torch device that `training.device` means on this machine."""
+    return "cuda" if params.device == "auto" and torch.cuda.is_available() else "cpu"
+
+
+def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) -> Engine:
+    """Measure threads, number format and attention by training steps on a copy of the model.
+
+    Args:
+        model: The classifier that will train; neither it nor the random state is changed.
+        batch: A real batch with labels.
+        params: The block `training`.
+
+    Returns:
+        What was chosen, and why.
+    """
+    reasons = []
+    with _trial(model, choose_device(params)) as trial, _threads_restored():
+        if params.threads != "auto":
+            torch.set_num_threads(params.threads)
+        rows = _few_rows(trial, batch)
+        seconds = _seconds(lambda: _step(trial, rows, "fp32"))
+        if params.threads == "auto" and trial.device.type == "cpu":
+            seconds, reason = _set_threads(seconds, lambda: _step(trial, rows, "fp32"))
+            reasons.append(reason)
+        precision: Precision = "bf16" if params.precision == "bf16" else "fp32"
+        if params.precision == "auto":
+            precision, seconds, reason = _choose_precision(trial, rows, seconds)
+            reasons.append(reason)
+        attention = usual = trial.config._attn_implementation
+        if usual != "eager":
+            trial.set_attn_implementation("eager")
+            gain = seconds / _seconds(lambda: _step(trial, rows, precision))
+            attention = "eager" if gain > _WORTHWHILE else usual
+            reasons.append(f"eager attention {gain:.2f} times as fast as {usual}")
+        return Engine(trial.device.type, precision, torch.get_num_threads(), attention, ", ".join(reasons))
+
+
+def measure_pace(model: PreTrainedModel, batch: Batch, engine: Engine, params: TrainingParams) -> Pace:
+    """Measure whole training steps, and scoring, on a copy of the model.
+
+    Args:
+        model: The classifier that will train; neither it nor the random state is changed.
+        batch: A real batch with labels, of about the mean size.
+        engine: How to compute.
+        params: The block `training`.
+
+    Returns:
+        Seconds that a step and the scoring of a review take.
+    """
+    with _trial(model, engine.device) as trial, engine.applied(trial):
+        weights = [weight for weight in trial.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, fused=params.optimizer == "adamw_torch_fused")
+        placed = {name: tensor.to(trial.device) for name, tensor in batch.items()}
+        passes = _seconds(lambda: _step(trial, placed, engine.precision), repeats=2)
+        _step(trial, placed, engine.precision)
+        optimizer.step()  # the first one makes its state
+        update = _seconds(lambda: (torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm), optimizer.step()))
+        score = _seconds(lambda: _score(trial.eval(), placed, engine.precision), repeats=2)
+    return Pace(passes * params.accumulation_steps + update, score / len(batch["labels"]))
+
+
+@contextmanager
+def _trial(model: PreTrainedModel, device: str) -> Iterator[PreTrainedModel]:
+    with torch.random.fork_rng():
+        yield copy.deepcopy(model).to(device).train()
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _few_rows(trial: PreTrainedModel, batch: Batch) -> Batch:
+    one = {name: tensor[:1].to(trial.device) for name, tensor in batch.items()}
+    rows = int(_TRIAL_SECONDS / _seconds(lambda: _step(trial, one, "fp32"), repeats=2))
+    return {name: tensor[: max(1, rows)].to(trial.device) for name, tensor in batch.items()}
+
+
+def _set_threads(seconds: float, step: Callable[[], Any]) -> tuple[float, str]:
+    """Halve torch's threads for as long as that pays: a container may own fewer cores than it sees."""
+    compared = []
+    threads = torch.get_num_threads()
+    while threads > 1:
+        torch.set_num_threads(threads // 2)
+        fewer = _seconds(step)
+        compared.append(f"{threads} threads {fewer / seconds:.2f} times as fast as {threads // 2}")
+        if fewer * _FEWER_THREADS_WORTHWHILE > seconds:
+            break
+        threads, seconds = threads // 2, fewer
+    torch.set_num_threads(threads)
+    return seconds, ", ".join(compared) or "1 thread"
+
+
+def _choose_precision(trial: PreTrainedModel, rows: Batch, seconds: float) -> tuple[Precision, float, str]:
+    """Take bf16 only where a step is measurably faster in it, and the hidden states agree."""
+    # Bare products first: where a CPU only emulates bf16, a whole step in it could take a minute.
+    products = _product_seconds(trial, torch.float32) / _product_seconds(trial, torch.bfloat16)
+    if products < 1:
+        return "fp32", seconds, f"bf16 products {products:.2f} times as fast as fp32"
+    bf16_seconds = _seconds(lambda: _step(trial, rows, "bf16"))
+    gain = seconds / bf16_seconds
+    error = _bf16_error(trial, rows)
+    reason = f"bf16 {gain:.2f} times as fast as fp32 (hidden states differ by {error:.1%})"
+    if gain < _WORTHWHILE or error > _BF16_BOUND:
+        return "fp32", seconds, reason
+    return "bf16", bf16_seconds, reason
+
+
+def _product_seconds(trial: PreTrainedModel, dtype: torch.dtype) -> float:
+    width = trial.config.hidden_size
+    inputs = torch.ones(1024, width, dtype=dtype, device=trial.device)
+    weights = torch.ones(4 * width, width, dtype=dtype, device=trial.device)
+    return _seconds(lambda: torch.nn.functional.linear(inputs, weights)[0, 0].item())
+
+
+def _bf16_error(trial: PreTrainedModel, rows: Batch) -> float:
+    """Root mean square of the difference to fp32, as a share of the hidden states' own."""
+    trial.eval()
+    inputs = {name: tensor for name, tensor in rows.items() if name != "labels"}
+    with torch.inference_mode():
+        exact = trial.base_model(**inputs)[0]
+        with torch.autocast(trial.device.type, dtype=torch.bfloat16):
+            rounded = trial.base_model(**inputs)[0]
+    trial.train()
+    return float((rounded.float() - exact).norm() / exact.norm())
+
+
+def _step(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
+    trial.zero_grad()
+    with torch.autocast(trial.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        loss = trial(**rows).loss
+    loss.backward()
+
+
+def _score(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
+    with torch.inference_mode(), torch.autocast(trial.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        trial(**rows)
+
+
+def _seconds(work: Callable[[], Any], repeats: int = _REPEATS) -> float:
+    """Best of a few times; the first also warms up."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best
