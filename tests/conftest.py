@@ -24,7 +24,7 @@ NEUTRAL = ("the", "film", "with", "actors", "in", "a", "house", "by", "sea", "wa
 # Small enough for a test, and named on the command line as a user would.
 TINY = {
     "subset": {"train_rows": 80, "validation_rows": 20, "test_rows": 20},
-    "tokenize": {"max_tokens": 32},
+    "tokenize": {"max_tokens": 32, "scoring_max_tokens": 32},
     "training": {
         "epochs": 6,
         "batch_size": 8,

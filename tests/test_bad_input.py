@@ -13,7 +13,12 @@ SIZES = "subset.train_rows=80,subset.validation_rows=20,subset.test_rows=20"
 
 def run_data(project, params: str, *options: str):
     """Run data engineering with a whole set of parameters, and check what every failure has in common."""
-    base = {"reviews": "reviews.csv", "encoder": str(project.encoder), "tokenize.max_tokens": "32"}
+    base = {
+        "reviews": "reviews.csv",
+        "encoder": str(project.encoder),
+        "tokenize.max_tokens": "32",
+        "tokenize.scoring_max_tokens": "32",
+    }
     given = dict(item.split("=", 1) for item in f"{SIZES},{params}".strip(",").split(","))
     text = ",".join(f"{name}={value}" for name, value in {**base, **given}.items())
     done = project.command("--pipelines", "data_engineering", "--params", text, *options)

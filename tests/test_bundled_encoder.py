@@ -19,7 +19,7 @@ def test_a_run_on_the_shipped_sample_uses_the_published_weights(project):
         reviews="data/01_raw/sample_reviews.csv",
         encoder="minilm",
         subset={"train_rows": 320, "validation_rows": 40, "test_rows": 100},
-        tokenize={"max_tokens": 256},
+        tokenize={"max_tokens": 256, "scoring_max_tokens": 256},
         training={"epochs": 2, "learning_rate": 3e-4, "batch_size": 16},
     )
 

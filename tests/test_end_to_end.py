@@ -141,8 +141,9 @@ def test_unchanged_texts_are_not_tokenized_again(project, caplog):
     assert kept == ["The train", "The validation", "The test"]
     assert project.load("tokenized").data["train"].to_pydict() == before["train"].to_pydict()
 
-    project.run("data_engineering", tokenize={"max_tokens": 16})
-    assert max(project.load("tokenized")["train"]["length"]) == 16
+    project.run("data_engineering", tokenize={"max_tokens": 8, "scoring_max_tokens": 12})
+    lengths = {name: max(rows["length"]) for name, rows in project.load("tokenized").items()}
+    assert lengths == {"train": 8, "validation": 12, "test": 12}
 
 
 def test_the_manifest_tells_what_a_run_ran_on(project):
@@ -207,7 +208,7 @@ def test_a_folder_in_the_hubs_layout_keeps_its_test_side(project, corpus):
 def test_the_installed_command_runs_with_kedros_options(project):
     done = subprocess.run(
         [sys.executable, "-m", "review_sentiment", "--pipelines", "data_engineering", "--params",
-         f"reviews=reviews.csv,encoder={project.encoder},tokenize.max_tokens=16,subset.train_rows=60,"
+         f"reviews=reviews.csv,encoder={project.encoder},tokenize.max_tokens=16,tokenize.scoring_max_tokens=16,subset.train_rows=60,"
          "subset.validation_rows=20,subset.test_rows=20"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip

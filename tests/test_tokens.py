@@ -5,8 +5,8 @@ from review_sentiment.params import TokenizeParams
 from review_sentiment.tokens import encode_texts, truncate
 
 
-def settings(truncation: str, max_tokens: int = 8, head_share: float = 0.25) -> TokenizeParams:
-    return TokenizeParams(max_tokens=max_tokens, truncation=truncation, head_share=head_share)
+def settings(truncation: str, head_share: float = 0.25) -> TokenizeParams:
+    return TokenizeParams(max_tokens=8, scoring_max_tokens=8, truncation=truncation, head_share=head_share)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_encode_texts_frames_and_counts(tiny_encoder):
     tokenizer = TokenizerDataset(encoder=str(tiny_encoder)).load()
     known = tokenizer.tokenizer.token_to_id
 
-    rows = encode_texts(tokenizer, ["lovely film", "", "film " * 20], settings("head_tail"))
+    rows = encode_texts(tokenizer, ["lovely film", "", "film " * 20], 8, settings("head_tail"))
     first = [known(word) for word in ("[CLS]", "lovely", "film", "[SEP]")]
     assert [list(ids) for ids in rows["input_ids"][:2]] == [first, [first[0], first[-1]]]
     assert rows["length"] == [4, 2, 8]
@@ -37,6 +37,6 @@ def test_minilm_agrees_with_transformers_own_tokenizer():
     text = "It wasn't boring at all: a café, an UNFORGETTABLE ending!"
     tokenizer = TokenizerDataset(encoder="minilm").load()
     theirs = AutoTokenizer.from_pretrained(_find_encoder("minilm", []))
-    ours = encode_texts(tokenizer, [text], settings("head", max_tokens=64))["input_ids"][0]
+    ours = encode_texts(tokenizer, [text], 64, settings("head"))["input_ids"][0]
     assert list(ours) == theirs(text)["input_ids"]
     assert tokenizer.max_tokens == 512

@@ -75,7 +75,8 @@ class SubsetParams(Block):
 class TokenizeParams(Block):
     """How texts become tokens: the YAML block `tokenize`."""
 
-    max_tokens: int = Field(ge=8, description="tokens of a review that the model sees, special tokens included")
+    max_tokens: int = Field(ge=8, description="tokens of a review that training sees, special tokens included")
+    scoring_max_tokens: int = Field(ge=8, description="the same for validation, test and new reviews")
     truncation: Literal["head", "tail", "head_tail"] = Field(description="which part of a longer review is kept")
     head_share: float = Field(gt=0, lt=1, description="share of the kept tokens that head_tail takes from the start")
 

@@ -35,13 +35,15 @@ def check_length(encoder: EncoderTokenizer, params: TokenizeParams) -> None:
         params: The block `tokenize`.
 
     Raises:
-        UserError: `max_tokens` is above the limit.
+        UserError: `max_tokens` or `scoring_max_tokens` is above the limit.
     """
-    if params.max_tokens > encoder.max_tokens:
-        raise UserError(
-            f"tokenize.max_tokens is {params.max_tokens}, but the encoder '{encoder.name}' reads at most"
-            f" {encoder.max_tokens} tokens: lower it"
-        )
+    for name in ("max_tokens", "scoring_max_tokens"):
+        limit = getattr(params, name)
+        if limit > encoder.max_tokens:
+            raise UserError(
+                f"tokenize.{name} is {limit}, but the encoder '{encoder.name}' reads at most {encoder.max_tokens}"
+                " tokens: lower it"
+            )
 
 
 def truncate(ids: Sequence[int], budget: int, params: TokenizeParams) -> list[int]:
@@ -64,12 +66,15 @@ def truncate(ids: Sequence[int], budget: int, params: TokenizeParams) -> list[in
     return [*ids[:head], *ids[len(ids) - (budget - head) :]]
 
 
-def encode_texts(encoder: EncoderTokenizer, texts: Sequence[str], params: TokenizeParams) -> dict[str, list[Any]]:
+def encode_texts(
+    encoder: EncoderTokenizer, texts: Sequence[str], max_tokens: int, params: TokenizeParams
+) -> dict[str, list[Any]]:
     """Tokenize a batch of cleaned reviews.
 
     Args:
         encoder: The tokenizer.
         texts: N reviews.
+        max_tokens: Most tokens of a review, special tokens included.
         params: The block `tokenize`.
 
     Returns:
@@ -83,7 +88,7 @@ def encode_texts(encoder: EncoderTokenizer, texts: Sequence[str], params: Tokeni
     prefix, suffix = frame.ids[:first], frame.ids[last:]
     special = len(prefix) + len(suffix)
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    kept = [[*prefix, *truncate(ids, params.max_tokens - special, params), *suffix] for ids in rows]
+    kept = [[*prefix, *truncate(ids, max_tokens - special, params), *suffix] for ids in rows]
     return {
         "input_ids": [np.asarray(ids, dtype=np.int32) for ids in kept],
         "length": [len(ids) for ids in kept],

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -70,7 +71,14 @@ def tokenize(
     check_length(tokenizer, tokenize)
     tokenized = DatasetDict()
     for name, rows in splits.items():
-        parts = [tokenizer.fingerprint(), tokenize.model_dump_json(), *rows["row_id"], *map(str, rows["label_id"])]
+        limit = tokenize.max_tokens if name == "train" else tokenize.scoring_max_tokens
+        parts = [
+            tokenizer.fingerprint(),
+            tokenize.model_dump_json(),
+            str(limit),
+            *rows["row_id"],
+            *map(str, rows["label_id"]),
+        ]
         fingerprint = hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
         before = (tokenized_before or {}).get(name)
         if before is not None and before.info.description == fingerprint:
@@ -78,7 +86,7 @@ def tokenize(
             tokenized[name] = before
             continue
         tokenized[name] = rows.map(
-            lambda texts: encode_texts(tokenizer, texts, tokenize),
+            partial(encode_texts, tokenizer, max_tokens=limit, params=tokenize),
             input_columns="text",
             batched=True,
             remove_columns=[column for column in rows.column_names if column not in ("row_id", "label_id")],

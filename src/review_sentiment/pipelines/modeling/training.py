@@ -139,7 +139,7 @@ def train(
         "engine": asdict(engine),
         "best_epoch": best.epoch,
     }
-    pretrained.tokenizer.model_max_length = tokenize.max_tokens
+    pretrained.tokenizer.model_max_length = tokenize.scoring_max_tokens
     return Classifier(model.cpu().eval(), pretrained.tokenizer, settings), history
 
 
