@@ -1,0 +1,116 @@
+"""The project's own steps, put together for measuring: read reviews, draw splits, tokenize, train."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset, DatasetDict
+from kedro.config import OmegaConfigLoader
+from results import ROOT
+from transformers import AutoModel, DistilBertConfig, PretrainedConfig
+
+from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
+from review_sentiment.datasets.reviews import ReviewsDataset
+from review_sentiment.encoder import Classifier, Pretrained
+from review_sentiment.params import Parameters, parse_parameters
+from review_sentiment.pipelines.data_engineering import nodes as data_engineering
+from review_sentiment.pipelines.modeling.training import train
+from review_sentiment.settings import CONFIG_LOADER_ARGS
+
+SAMPLE = "data/01_raw/sample_reviews.csv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with its data: tokens of the three splits, and the parameters that made them."""
+
+    params: Parameters
+    tokenized: DatasetDict
+
+    @property
+    def train_lengths(self) -> list[int]:
+        """Real tokens of each training row."""
+        return self.tokenized["train"]["length"][:]
+
+    def train(self, pretrained: Pretrained, **changes: Any) -> tuple[Classifier, pd.DataFrame]:
+        """Train with parameters of `training` changed."""
+        training = type(self.params.training).model_validate({**self.params.training.model_dump(), **changes})
+        return train(self.tokenized, self.params.data.label_names, pretrained, training, self.params.tokenize)
+
+
+def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:
+    """Parameters of an environment, with values of some blocks changed."""
+    loader = OmegaConfigLoader(conf_source=str(ROOT / "conf"), env=env, **CONFIG_LOADER_ARGS)
+    raw = loader["parameters"]
+    return parse_parameters({**raw, **{name: {**raw[name], **changes} for name, changes in blocks.items()}})
+
+
+def read_reviews(source: str, params: Parameters) -> pd.DataFrame:
+    """Checked reviews from a file or a folder in the hub's layout."""
+    path = Path(source) if Path(source).exists() else ROOT / source
+    test_split = "test" if path.is_dir() else None
+    tables = ReviewsDataset(source=str(path.resolve()), train_split="train", test_split=test_split).load()
+    return data_engineering.check_reviews(tables, params.data)[0]
+
+
+def make_job(reviews: pd.DataFrame, params: Parameters) -> Job:
+    """Draw the splits and tokenize them, with MiniLM's tokenizer."""
+    splits = data_engineering.select_subset(reviews, params.subset)
+    tokenizer = TokenizerDataset(encoder="minilm").load()
+    return Job(params, data_engineering.tokenize(splits, tokenizer, None, params.tokenize))
+
+
+def shorten(job: Job, train_rows: int, validation_rows: int = 2) -> Job:
+    """The same job on a few rows, enough to time its steps."""
+    sizes = {"train": train_rows, "validation": validation_rows}
+    few: dict[str, Dataset] = {name: job.tokenized[name].select(range(size)) for name, size in sizes.items()}
+    return Job(job.params, DatasetDict(few))
+
+
+def minilm() -> Pretrained:
+    """The bundled encoder."""
+    return PretrainedDataset(encoder="minilm").load()
+
+
+def distilbert_shape() -> Pretrained:
+    """DistilBERT's shape with random weights: right for time, meaningless for accuracy."""
+    small = minilm()
+    config = DistilBertConfig(vocab_size=small.config.vocab_size, pad_token_id=small.tokenizer.pad_token_id)
+    torch.manual_seed(0)
+    return Pretrained("DistilBERT's shape", "", config, AutoModel.from_config(config).state_dict(), small.tokenizer)
+
+
+def training_flops(config: PretrainedConfig, lengths: Sequence[int], first_token_only: bool) -> float:
+    """Operations of the matrix products that one pass over the rows needs, forward and backward, padding left out.
+
+    Args:
+        config: Shape of the encoder.
+        lengths: Real tokens of each row.
+        first_token_only: Count only the keys and values of the last layer.
+
+    Returns:
+        Floating point operations; a multiply and an add are two.
+    """
+    width, layers = config.hidden_size, config.num_hidden_layers
+    inner = getattr(config, "intermediate_size", None) or config.hidden_dim
+    tokens = np.asarray(lengths, dtype=np.float64)
+    layer = 2 * tokens * (4 * width**2 + 2 * width * inner) + 4 * tokens**2 * width
+    last = 2 * tokens * 2 * width**2 if first_token_only else layer
+    return float(3 * (layer * (layers - 1) + last).sum())
+
+
+def peak_flops(dtype: torch.dtype, config: PretrainedConfig) -> float:
+    """Operations per second of the encoder's largest matrix product, the best of ten."""
+    inputs = torch.randn(4096, config.hidden_size).to(dtype)
+    weights = torch.randn(4 * config.hidden_size, config.hidden_size).to(dtype)
+    best = float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        torch.nn.functional.linear(inputs, weights)
+        best = min(best, time.perf_counter() - start)
+    return 2 * len(inputs) * weights.numel() / best

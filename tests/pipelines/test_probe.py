@@ -1,0 +1,59 @@
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.modeling.probe import choose_engine, measure_pace
+from tests.test_params import raw  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def training(raw):  # noqa: F811
+    return parse_parameters(raw).training
+
+
+@pytest.fixture
+def model(tiny_encoder):
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_pretrained(tiny_encoder)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    return {"input_ids": torch.randint(5, 25, (8, 30)), "labels": torch.arange(8) % 2}
+
+
+def test_probing_leaves_model_and_random_state_as_they_were(model, batch, training):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+
+    engine = choose_engine(model, batch, training)
+    pace = measure_pace(model, batch, engine, training)
+    assert 0 < pace.row_seconds < pace.step_seconds < 1
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert all(weight.grad is None for weight in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert engine.threads <= threads
+
+
+def test_what_is_asked_for_is_taken_and_not_measured(model, batch, training):
+    asked = training.model_copy(update={"precision": "bf16", "threads": 1})
+    engine = choose_engine(model, batch, asked)
+
+    assert (engine.precision, engine.threads, engine.device) == ("bf16", 1, "cpu")
+    assert "bf16" not in engine.reason
+    with engine.applied(model):
+        assert torch.get_num_threads() == 1
+
+
+def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, monkeypatch):
+    from review_sentiment.pipelines.modeling import probe
+
+    monkeypatch.setattr(probe, "_WORTHWHILE", 0.0)
+    monkeypatch.setattr(probe, "_product_seconds", lambda trial, dtype: 2.0 if dtype == torch.float32 else 1.0)
+    assert choose_engine(model, batch, training).precision == "bf16"
+
+    monkeypatch.setattr(probe, "_BF16_BOUND", 1e-6)
+    assert choose_engine(model, batch, training).precision == "fp32"
