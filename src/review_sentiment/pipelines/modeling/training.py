@@ -115,11 +115,13 @@ def train(
     set_seed(params.seed)
     model = add_head(pretrained, label_names, params.hidden_dropout, params.attention_dropout)
     freeze_lowest(model, params.freeze_layers)
+    if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
+        model.activation_checkpointing_enable({"use_reentrant": False})
     with first_token_only(model) if params.first_token_only else nullcontext():
         typical, padding = preview_batches(tokenized["train"]["length"][:], params, to_length)
         batch = collator([tokenized["train"][row] for row in typical])
         engine = choose_engine(model, batch, params)
-        logger.info("Computing in %s with %d threads: %s", engine.precision, engine.threads, engine.reason)
+        logger.info("Computing in %s, threads: %d (%s)", engine.precision, engine.threads, engine.reason)
         pace = measure_pace(model, batch, engine, params)
         plan = fit_plan(plan, *rows, pace, params, time.perf_counter() - start)
         clock = Clock(pace, plan, rows[1], start)
@@ -129,7 +131,10 @@ def train(
     model.load_state_dict(best.weights)
     history = pd.DataFrame(rows_logged)
     seconds, forecast = history["seconds"].iloc[-1], history["forecast_seconds"].iloc[0]
-    logger.info("Kept epoch %d; %.1f minutes, forecast %.1f", *(best.epoch, seconds / 60, forecast / 60))
+    logger.info(
+        "Kept epoch %d; fine-tuning took %.1f minutes, the forecast was %.1f",
+        *(best.epoch, seconds / 60, forecast / 60),
+    )
     history["best"] = (history["split"] == "validation") & (history["step"] == best.step)
     history = history.assign(number_format=engine.precision, threads=engine.threads, attention=engine.attention)
     settings = {
@@ -208,9 +213,6 @@ def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folde
         warmup_steps=params.warmup_steps,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
-        # The name since transformers 5; the old one warns.
-        activation_checkpointing=params.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if params.gradient_checkpointing else None,
         bf16=engine.precision == "bf16",
         train_sampling_strategy="group_by_length" if params.group_by_length else "random",
         logging_steps=params.logging_steps,

@@ -25,7 +25,7 @@ def tabulate_metrics(metrics: dict[str, Any]) -> pd.DataFrame:
     Returns:
         Columns `metric`, `classifier`, `baseline`; the last is empty where the baseline has no such figure.
     """
-    return pd.DataFrame(metrics_rows(metrics))
+    return pd.DataFrame(metrics_rows(metrics)).round(4)  # as many digits as a few thousand reviews can carry
 
 
 def plot_training(history: pd.DataFrame) -> Figure:
