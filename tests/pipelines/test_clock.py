@@ -1,8 +1,11 @@
+import time
+
 import pytest
 import torch
-from transformers import get_linear_schedule_with_warmup
+from transformers import TrainerControl, TrainerState, get_linear_schedule_with_warmup
 
-from review_sentiment.pipelines.modeling.clock import Schedule
+from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
+from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan
 
 
 def rates(schedule: Schedule | None, steps: int, move: tuple[int, int] | None = None) -> list[float]:
@@ -29,3 +32,19 @@ def test_a_moved_end_still_decays_to_zero_without_a_jump():
     assert moved[:20] == rates(None, 20)
     assert moved[20] == pytest.approx(moved[19] - moved[19] / 10)
     assert moved[-1] == 0
+
+
+def test_a_machine_that_turns_out_slower_still_ends_in_time():
+    start, control, state = time.perf_counter(), TrainerControl(), TrainerState(max_steps=1000)
+    plan = TrainingPlan(steps_per_epoch=1000, steps=1000, warmup_steps=0, peak_learning_rate=1e-4)
+    clock = Clock(Pace(step_seconds=0.001, row_seconds=0.0), plan, 10, start)
+    budget = TimeBudget(1.5, clock, Schedule(1000))
+    clock.on_train_begin(None, state, control)
+    while state.global_step < state.max_steps and not control.should_training_stop:
+        time.sleep(0.01)
+        state.global_step += 1
+        clock.on_step_end(None, state, control)
+        budget.on_step_end(None, state, control)
+
+    assert 1.2 < time.perf_counter() - start < 1.5
+    assert 50 < state.global_step < 150

@@ -13,8 +13,10 @@ from review_sentiment.pipelines.modeling.plan import RESERVE, Pace, TrainingPlan
 
 logger = logging.getLogger(__name__)
 
-# The pace is that of the latest steps: a machine that others use too slows down and recovers.
-_LATEST_STEPS = 50
+# Batches differ in length, so the pace is a mean over all steps, and what was measured before counts as this many.
+_STEPS = 50
+# If the latest steps differ by more than batches do, the machine's speed has changed, and only they count.
+_CHANGED = 1.25
 
 
 class Clock(TrainerCallback):
@@ -29,7 +31,8 @@ class Clock(TrainerCallback):
 
     def __init__(self, pace: Pace, plan: TrainingPlan, validation_rows: int, start: float) -> None:
         self._start, self._plan = start, plan
-        self._steps: deque[float] = deque([pace.step_seconds], maxlen=_LATEST_STEPS)
+        self._sum, self._count = _STEPS * pace.step_seconds, _STEPS
+        self._latest = deque([pace.step_seconds] * _STEPS, maxlen=_STEPS)
         self._validation = validation_rows * pace.row_seconds
         self._validations = 0
 
@@ -40,8 +43,9 @@ class Clock(TrainerCallback):
 
     @property
     def step_seconds(self) -> float:
-        """Mean of the latest steps; before the first, what was measured."""
-        return sum(self._steps) / len(self._steps)
+        """Seconds that one of the coming steps is expected to take."""
+        overall, latest = self._sum / self._count, sum(self._latest) / _STEPS
+        return overall if overall / _CHANGED < latest < overall * _CHANGED else latest
 
     def validation_left(self, last_step: int) -> float:
         """Seconds of the validations that are still to come if the run ends at `last_step`."""
@@ -57,9 +61,9 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure a step."""
-        if state.global_step == 1:
-            self._steps.clear()
-        self._steps.append(self._lap())
+        seconds = self._lap()
+        self._sum, self._count = self._sum + seconds, self._count + 1
+        self._latest.append(seconds)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure a validation."""
@@ -120,6 +124,6 @@ class TimeBudget(TrainerCallback):
         self._schedule.end_at(step, state.max_steps)
         control.should_training_stop = state.max_steps == step
         logger.warning(
-            "The machine became slower (%.2f s/step): to end in time, the run ends at step %d instead of %d",
+            "Slower than forecast (%.2f s/step): to end in time, the run ends at step %d instead of %d",
             *(self._clock.step_seconds, state.max_steps, last),
         )
