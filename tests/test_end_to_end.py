@@ -92,6 +92,7 @@ def test_the_history_holds_the_forecast_and_how_it_was_computed(project):
     assert history["forecast_seconds"].iloc[-1] == pytest.approx(history["seconds"].iloc[-1], rel=0.1)
     assert set(history["number_format"]) == {"fp32"}
     assert set(history["threads"]) == {1}
+    assert 0 <= history["padding_share"].iloc[0] < 0.2
     assert project.load("metrics")["seconds"]["forecast"] == history["forecast_seconds"].iloc[0] > 0
 
 

@@ -101,7 +101,7 @@ def train(
         `step`, `epoch`, `seconds` since the start, `forecast_seconds` (of the whole run, as foreseen at that time),
         `split` (`forecast`, `train` or `validation`), `loss`, `grad_norm`, `learning_rate`, `accuracy`, `f1`,
         `precision`, `recall`, `best` (true on the epoch that was kept), and how it was computed: `number_format`,
-        `threads`, `attention`.
+        `threads`, `attention`, `engine_reason` (what was measured), `padding_share` (of all tokens of an epoch).
 
     Raises:
         UserError: The schedule, the encoder or the time budget does not fit, or training diverged.
@@ -136,7 +136,10 @@ def train(
         *(best.epoch, seconds / 60, forecast / 60),
     )
     history["best"] = (history["split"] == "validation") & (history["step"] == best.step)
-    history = history.assign(number_format=engine.precision, threads=engine.threads, attention=engine.attention)
+    history = history.assign(
+        number_format=engine.precision, threads=engine.threads, attention=engine.attention,
+        engine_reason=engine.reason, padding_share=padding,
+    )  # fmt: skip
     settings = {
         "encoder": pretrained.name,
         "encoder_sha256": pretrained.sha256,
