@@ -25,6 +25,8 @@ _BF16_BOUND = 0.05
 # Choices are compared on as many rows of a batch as make one step about this long; each is measured this often.
 _TRIAL_SECONDS = 0.25
 _REPEATS = 3
+# What takes this long is not measured again.
+_LONG_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,10 @@ def measure_pace(model: PreTrainedModel, batch: Batch, engine: Engine, params: T
         weights = [weight for weight in trial.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, fused=params.optimizer == "adamw_torch_fused")
         placed = {name: tensor.to(trial.device) for name, tensor in batch.items()}
-        passes = _seconds(lambda: _step(trial, placed, engine.precision), repeats=2)
-        _step(trial, placed, engine.precision)
+        passes = _seconds(lambda: _step(trial, placed, engine.precision))
         optimizer.step()  # the first one makes its state
         update = _seconds(lambda: (torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm), optimizer.step()))
-        score = _seconds(lambda: _score(trial.eval(), placed, engine.precision), repeats=2)
+        score = _seconds(lambda: _score(trial.eval(), placed, engine.precision))
     return Pace(passes * params.accumulation_steps + update, score / len(batch["labels"]))
 
 
@@ -137,7 +138,7 @@ def _threads_restored() -> Iterator[None]:
 
 def _few_rows(trial: PreTrainedModel, batch: Batch) -> Batch:
     one = {name: tensor[:1].to(trial.device) for name, tensor in batch.items()}
-    rows = int(_TRIAL_SECONDS / _seconds(lambda: _step(trial, one, "fp32"), repeats=2))
+    rows = int(_TRIAL_SECONDS / _seconds(lambda: _step(trial, one, "fp32")))
     return {name: tensor[: max(1, rows)].to(trial.device) for name, tensor in batch.items()}
 
 
@@ -202,13 +203,13 @@ def _score(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
         trial(**rows)
 
 
-def _seconds(work: Callable[[], Any], repeats: int = _REPEATS) -> float:
-    """Best of a few times; the first also warms up."""
-    best = float("inf")
-    for _ in range(repeats):
+def _seconds(work: Callable[[], Any]) -> float:
+    """Best of a few times, the first of which warms up; of one, if that is long."""
+    times: list[float] = []
+    while len(times) < _REPEATS and sum(times) < _LONG_SECONDS:
         start = time.perf_counter()
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+        times.append(time.perf_counter() - start)
+    return min(times)
