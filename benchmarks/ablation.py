@@ -4,7 +4,7 @@ import argparse
 import statistics
 from typing import Any
 
-from jobs import SAMPLE, Job, distilbert_shape, make_job, minilm, parameters, read_reviews, shorten
+from jobs import SAMPLE, distilbert_shape, make_job, minilm, parameters, read_reviews, seconds_per_example, shorten
 from results import publish
 
 # What is taken away, and the parameters that do so.
@@ -37,10 +37,10 @@ def main() -> None:
     params = parameters("imdb", subset={"train_rows": max(200, rows), "validation_rows": 20, "test_rows": 20})
     job = shorten(make_job(read_reviews(chosen.reviews, params), params), rows)
     seconds: dict[str, list[float]] = {name: [] for name in ABLATIONS}
-    usual = _measure(job, encoder, rows, {})[1]
+    usual = seconds_per_example(job, encoder)[1]
     for _ in range(chosen.rounds):
         for name, changes in ABLATIONS.items():
-            seconds[name].append(_measure(job, encoder, rows, changes)[0])
+            seconds[name].append(seconds_per_example(job, encoder, **changes)[0])
     base = seconds["nothing: our recipe"]
     table = []
     for name, values in seconds.items():
@@ -59,13 +59,6 @@ def main() -> None:
         f" our recipe computes in {usual} here.",
         table,
     )
-
-
-def _measure(job: Job, encoder: Any, rows: int, changes: dict[str, Any]) -> tuple[float, str]:
-    logging_steps = rows // 16
-    _, history = job.train(encoder, **{"epochs": 1, "logging_steps": logging_steps, **changes})
-    logged = history.set_index("split")["seconds"]
-    return (logged["train"] - logged["forecast"]) / rows, history["number_format"].iloc[0]
 
 
 if __name__ == "__main__":

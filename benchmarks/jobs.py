@@ -16,9 +16,10 @@ from transformers import AutoModel, DistilBertConfig, PretrainedConfig
 
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
-from review_sentiment.encoder import Classifier, Pretrained
+from review_sentiment.encoder import Classifier, Precision, Pretrained
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
+from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.settings import CONFIG_LOADER_ARGS
 
@@ -83,6 +84,32 @@ def distilbert_shape() -> Pretrained:
     config = DistilBertConfig(vocab_size=small.config.vocab_size, pad_token_id=small.tokenizer.pad_token_id)
     torch.manual_seed(0)
     return Pretrained("DistilBERT's shape", "", config, AutoModel.from_config(config).state_dict(), small.tokenizer)
+
+
+def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[float, Precision]:
+    """Train one epoch, and time its steps from the second on: the first also warms up.
+
+    Args:
+        job: Data and recipe.
+        encoder: What to train.
+        changes: Parameters of `training` that differ from the recipe.
+
+    Returns:
+        Seconds per example, at the mean length of all training rows, and the number format.
+    """
+    _, history = job.train(encoder, **{"epochs": 1, "logging_steps": 1, **changes})
+    logged = history.loc[history["split"] == "train", "seconds"]
+    return (logged.iloc[-1] - logged.iloc[0]) / examples_timed(job), history["number_format"].iloc[0]
+
+
+def examples_timed(job: Job) -> float:
+    """Examples after the first step, in reviews of mean length."""
+    params, lengths = job.params.training, np.asarray(job.train_lengths)
+    first = params.batch_size * params.accumulation_steps
+    if not params.group_by_length:
+        return len(lengths) - first
+    order = list(LengthBatches(lengths.tolist(), params.batch_size, params.seed))
+    return float(lengths[order[first:]].sum() / lengths.mean())
 
 
 def training_flops(config: PretrainedConfig, lengths: Sequence[int], first_token_only: bool) -> float:
