@@ -38,10 +38,15 @@ class Job:
         """Real tokens of each training row."""
         return self.tokenized["train"]["length"][:]
 
-    def train(self, pretrained: Pretrained, **changes: Any) -> tuple[Classifier, pd.DataFrame]:
-        """Train with parameters of `training` changed."""
+    def changed(self, **changes: Any) -> "Job":
+        """The same job with parameters of `training` changed."""
         training = type(self.params.training).model_validate({**self.params.training.model_dump(), **changes})
-        return train(self.tokenized, self.params.data.label_names, pretrained, training, self.params.tokenize)
+        return Job(self.params.model_copy(update={"training": training}), self.tokenized)
+
+    def train(self, pretrained: Pretrained) -> tuple[Classifier, pd.DataFrame]:
+        """Fine-tune."""
+        params = self.params
+        return train(self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize)
 
 
 def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:
@@ -97,7 +102,8 @@ def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[
     Returns:
         Seconds per example, at the mean length of all training rows, and the number format.
     """
-    _, history = job.train(encoder, **{"epochs": 1, "logging_steps": 1, **changes})
+    job = job.changed(**{"epochs": 1, "logging_steps": 1, **changes})
+    _, history = job.train(encoder)
     logged = history.loc[history["split"] == "train", "seconds"]
     return (logged.iloc[-1] - logged.iloc[0]) / examples_timed(job), history["number_format"].iloc[0]
 

@@ -12,6 +12,8 @@ from review_sentiment.manifest import git_state, machine
 
 ROOT = Path(__file__).parent.parent
 _FILE = Path(__file__).parent / "RESULTS.md"
+# Read at the start: a benchmark runs for minutes, and the checkout may move on.
+_CODE = git_state(ROOT)
 _HEAD = "# Measured results\n\nEach section was written by the command that it names; nothing here is typed by hand.\n"
 
 
@@ -24,8 +26,8 @@ def publish(name: str, title: str, table: Sequence[dict[str, str]], notes: Seque
         table: Rows; all have the first row's keys.
         notes: Lines below the table.
     """
-    ran_on, code = machine(), git_state(ROOT)
-    commit = f"{code['commit'][:7]}{' with local changes' if code['dirty'] else ''}" if code["commit"] else "unknown"
+    ran_on = machine()
+    commit = f"{_CODE['commit'][:7]}{' with local changes' if _CODE['dirty'] else ''}" if _CODE["commit"] else "unknown"
     # The user's own folders are nobody else's business.
     arguments = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     columns = list(table[0])

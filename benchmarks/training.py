@@ -31,7 +31,7 @@ ENCODERS = {"distilbert": distilbert_shape, "minilm": minilm}
 
 
 def bare_loop(job: Job, encoder: Pretrained, precision: Precision) -> float:
-    """Seconds per example of the same steps without the Trainer, its callbacks and the datasets: what all of these cost."""
+    """Seconds per example of the same steps without the Trainer, its callbacks and the datasets."""
     params = job.params.training
     model = add_head(encoder, job.params.data.label_names, params.hidden_dropout, params.attention_dropout).train()
     rows, labels = job.tokenized["train"]["input_ids"][:], torch.tensor(job.tokenized["train"]["label_id"][:])
