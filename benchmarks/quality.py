@@ -60,7 +60,7 @@ def _run(reviews: pd.DataFrame, env: str, seed: int, test_rows: int, changes: di
     job = make_job(reviews, parameters(env, subset=subset, training={"seed": seed, **changes}))
     if env == "reference":
         # Scoring all test rows after each epoch would not be its recipe: it takes 1,000.
-        job.tokenized["validation"] = job.tokenized["validation"].select(range(1000))
+        job.tokenized["validation"] = job.tokenized["validation"].select(range(min(1000, test_rows)))
     classifier, history = job.train(minilm())
     test = job.tokenized["test"]
     engine = classifier.settings["engine"]

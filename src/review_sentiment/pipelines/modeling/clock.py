@@ -111,7 +111,8 @@ class TimeBudget(TrainerCallback):
     """
 
     def __init__(self, seconds: float, clock: Clock, schedule: Schedule) -> None:
-        self._seconds, self._clock, self._schedule = seconds, clock, schedule
+        # A reserve of the whole budget, not of what is left: late in a run the latter would be no reserve at all.
+        self._seconds, self._clock, self._schedule = seconds * (1 - RESERVE), clock, schedule
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the end if it has become too late."""
@@ -119,7 +120,7 @@ class TimeBudget(TrainerCallback):
         left = self._seconds - self._clock.elapsed
         if step >= last or self._clock.remaining(step, last) <= left:
             return
-        steps = int((left * (1 - RESERVE) - self._clock.validation_left(last)) / self._clock.step_seconds)
+        steps = int((left - self._clock.validation_left(last)) / self._clock.step_seconds)
         state.max_steps = step + max(0, steps)
         self._schedule.end_at(step, state.max_steps)
         control.should_training_stop = state.max_steps == step

@@ -113,7 +113,7 @@ def fit_plan(
     """
     if params.time_budget_minutes is None:
         return plan
-    seconds = (60 * params.time_budget_minutes - spent) * (1 - RESERVE)
+    seconds = 60 * params.time_budget_minutes * (1 - RESERVE) - spent
     validation = validation_rows * pace.row_seconds
     steps = 0
     for epochs in range(params.epochs, 0, -1):
@@ -124,7 +124,7 @@ def fit_plan(
             steps = fitting
             break
     if steps < plan.steps_per_epoch:
-        needed = ((plan.steps_per_epoch * pace.step_seconds + validation) / (1 - RESERVE) + spent) / 60
+        needed = (plan.steps_per_epoch * pace.step_seconds + validation + spent) / (1 - RESERVE) / 60
         rows = train_rows * steps // plan.steps_per_epoch
         raise UserError(
             f"training.time_budget_minutes ({params.time_budget_minutes:g}) is too short to read each of {train_rows:,}"
