@@ -52,6 +52,7 @@ def test_kedro_sees_the_type_of_every_block(caplog):
         "tokenize": params.TokenizeParams,
         "training": params.TrainingParams,
         "baseline": params.BaselineParams,
+        "report": params.ReportingParams,
     }
     assert not caplog.records
 
@@ -79,7 +80,9 @@ def test_each_pipelines_inputs_and_outputs():
     free = {name: {i for i in pipe.inputs() if not i.startswith("params:")} for name, pipe in pipelines.items()}
     assert free["data_engineering"] == {"reviews", "tokenizer", "tokenized_before"}
     assert free["modeling"] == {"splits", "tokenized", "pretrained"}
-    assert free["reporting"] == {"metrics", "history", "data_profile"}
+    assert free["reporting"] == {
+        "metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits",
+    }  # fmt: skip
     assert pipelines["data_engineering"].all_outputs() >= {"reviews_checked", "data_profile", "splits", "tokenized"}
     assert pipelines["modeling"].all_outputs() >= {
         "classifier",

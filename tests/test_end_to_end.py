@@ -24,8 +24,10 @@ EVERY_RUN_WRITES = {
     "07_model_output/metrics.json/{run}/metrics.json",
     "07_model_output/predictions.parquet/{run}/predictions.parquet",
     "08_reporting/confusion_matrix.json/{run}/confusion_matrix.json",
+    "08_reporting/evaluation.json/{run}/evaluation.json",
     "08_reporting/manifest.json/{run}/manifest.json",
     "08_reporting/metrics_table.parquet/{run}/metrics_table.parquet",
+    "08_reporting/mistakes.parquet/{run}/mistakes.parquet",
     "08_reporting/summary.md/{run}/summary.md",
     "08_reporting/training_curves.json/{run}/training_curves.json",
 }

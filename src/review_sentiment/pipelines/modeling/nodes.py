@@ -15,7 +15,9 @@ else:
     DatasetDict = Classifier = Pretrained = Any
 
 
-def fit_baseline(splits: DatasetDict, data: DataParams, baseline: BaselineParams) -> tuple[pd.DataFrame, float]:
+def fit_baseline(
+    splits: DatasetDict, data: DataParams, baseline: BaselineParams
+) -> tuple[pd.DataFrame, dict[str, float]]:
     """Fit TF-IDF with logistic regression on the training rows and score the test rows.
 
     Args:
@@ -24,14 +26,14 @@ def fit_baseline(splits: DatasetDict, data: DataParams, baseline: BaselineParams
         baseline: Settings of the baseline.
 
     Returns:
-        Predictions on the test rows, and the seconds it took.
+        Predictions on the test rows, and what it cost: `seconds` and `megabytes`.
     """
     from review_sentiment.pipelines.modeling.baseline import fit_and_predict
     from review_sentiment.pipelines.modeling.scoring import prediction_table
 
     train, test = splits["train"], splits["test"]
-    proba, seconds = fit_and_predict(train["text"][:], train["label_id"][:], test["text"][:], baseline)
-    return prediction_table(test["row_id"][:], test["label_id"][:], proba, data.label_names), seconds
+    proba, cost = fit_and_predict(train["text"][:], train["label_id"][:], test["text"][:], baseline)
+    return prediction_table(test["row_id"][:], test["label_id"][:], proba, data.label_names), cost
 
 
 def fine_tune(
@@ -88,7 +90,7 @@ def predict_test(tokenized: DatasetDict, classifier: Classifier, training: Train
 def score(
     predictions: pd.DataFrame,
     baseline_predictions: pd.DataFrame,
-    baseline_seconds: float,
+    baseline_cost: dict[str, float],
     history: pd.DataFrame,
     tokenized: DatasetDict,
 ) -> dict[str, Any]:
@@ -97,14 +99,15 @@ def score(
     Args:
         predictions: The classifier's, on the test rows.
         baseline_predictions: The baseline's, on the same rows.
-        baseline_seconds: Seconds that the baseline took.
+        baseline_cost: `seconds` and `megabytes` of the baseline.
         history: Of the fine-tuning.
         tokenized: Tokens of the three splits, for their sizes and row ids.
 
     Returns:
-        `classifier` and `baseline` figures, `validation` figures of the kept epoch, `sizes`, `steps`, `seconds`,
-        `best_epoch`, and `selected_on_test` (true if test rows chose the epoch).
+        `classifier` and `baseline` figures, `validation` figures of the kept epoch, `sizes`, `steps`, `planned_steps`,
+        `seconds`, `megabytes`, `temperature`, `best_epoch`, `shared_rows` (texts in two splits, by pair), and
+        `selected_on_test` (true if test rows chose the epoch).
     """
     from review_sentiment.pipelines.modeling.scoring import summarize_scores
 
-    return summarize_scores(predictions, baseline_predictions, baseline_seconds, history, tokenized)
+    return summarize_scores(predictions, baseline_predictions, baseline_cost, history, tokenized)

@@ -18,7 +18,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             Node(
                 func=nodes.fit_baseline,
                 inputs=["splits", "params:data", "params:baseline"],
-                outputs=["baseline_predictions", "baseline_seconds"],
+                outputs=["baseline_predictions", "baseline_cost"],
                 name="fit_baseline",
             ),
             Node(
@@ -38,7 +38,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 inputs={
                     "predictions": "predictions",
                     "baseline_predictions": "baseline_predictions",
-                    "baseline_seconds": "baseline_seconds",
+                    "baseline_cost": "baseline_cost",
                     "history": "history",
                     "tokenized": "tokenized",
                 },

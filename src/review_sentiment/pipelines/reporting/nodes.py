@@ -5,15 +5,64 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from review_sentiment.params import ReportingParams
 from review_sentiment.pipelines.reporting.summary import metrics_rows, summary_markdown
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
     from plotly.graph_objects import Figure
 else:
     # Plotly is loaded only by the nodes that draw.
-    Figure = Any
+    Figure = DatasetDict = Any
 
 logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    predictions: pd.DataFrame,
+    baseline_predictions: pd.DataFrame,
+    splits: DatasetDict,
+    metrics: dict[str, Any],
+    report: ReportingParams,
+) -> dict[str, Any]:
+    """Work out how good the classifier is on the test rows, and how sure that is.
+
+    Args:
+        predictions: The classifier's.
+        baseline_predictions: The baseline's, on the same rows.
+        splits: The three splits, for the texts and extra columns of the test rows.
+        metrics: All figures of the run.
+        report: Slices, previous accuracy, bootstrap.
+
+    Returns:
+        `rows`, `label_names`, `selected_on_test`, `headline` (figures with 95 % intervals), `per_class`,
+        `confusion_matrix`, `calibration`, `curves` (None unless there are two classes), `slices`, `versus_baseline`,
+        `versus_chance`, `versus_previous` (None without a previous accuracy).
+    """
+    from review_sentiment.pipelines.reporting.evaluation import evaluate_predictions
+
+    return evaluate_predictions(predictions, baseline_predictions, splits["test"].to_pandas(), metrics, report)
+
+
+def list_mistakes(
+    predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, splits: DatasetDict, report: ReportingParams
+) -> pd.DataFrame:
+    """List the test reviews that are worth reading.
+
+    Args:
+        predictions: The classifier's.
+        baseline_predictions: The baseline's, on the same rows.
+        splits: The three splits, for the texts and extra columns of the test rows.
+        report: How many of each kind, and from where on a model is sure.
+
+    Returns:
+        Columns `kind` (`confident mistake`: wrong and surest; `suspected label`: both models sure of the same other
+        class; `borderline`: the two likeliest classes nearly equal), `rank` within it, `row_id`, `label`, `predicted`,
+        `proba` (of it), `baseline_predicted`, `baseline_proba` (of that), `text`, and the slice columns.
+    """
+    from review_sentiment.pipelines.reporting.mistakes import find_mistakes
+
+    return find_mistakes(predictions, baseline_predictions, splits["test"].to_pandas(), report)
 
 
 def tabulate_metrics(metrics: dict[str, Any]) -> pd.DataFrame:

@@ -15,6 +15,29 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     """Wire the nodes."""
     return Pipeline(
         [
+            Node(
+                func=nodes.evaluate,
+                inputs={
+                    "predictions": "predictions",
+                    "baseline_predictions": "baseline_predictions",
+                    "splits": "splits",
+                    "metrics": "metrics",
+                    "report": "params:report",
+                },
+                outputs="evaluation",
+                name="evaluate",
+            ),
+            Node(
+                func=nodes.list_mistakes,
+                inputs={
+                    "predictions": "predictions",
+                    "baseline_predictions": "baseline_predictions",
+                    "splits": "splits",
+                    "report": "params:report",
+                },
+                outputs="mistakes",
+                name="list_mistakes",
+            ),
             Node(func=nodes.tabulate_metrics, inputs="metrics", outputs="metrics_table", name="tabulate_metrics"),
             Node(func=nodes.plot_training, inputs="history", outputs="training_curves", name="plot_training"),
             Node(func=nodes.plot_confusion, inputs="metrics", outputs="confusion_matrix", name="plot_confusion"),
