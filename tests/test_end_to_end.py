@@ -165,6 +165,20 @@ def test_the_manifest_tells_what_a_run_ran_on(project):
     assert manifest["libraries"]["torch"].startswith("2.13")
 
 
+def test_a_report_on_an_earlier_run_knows_which_and_how_it_was_made(project):
+    trained = project.run("data_engineering", "modeling", training={"epochs": 1})
+    manifest = project.load("manifest")
+    assert (manifest["classifier_run"], manifest["classifier_from"]) == (trained, None)
+    assert manifest["command_parameters"]["training.epochs"] == 1
+
+    report = project.run("reporting")
+    manifest = project.load("manifest")
+    assert (manifest["run"], manifest["classifier_run"], manifest["pipelines"]) == (report, trained, ["reporting"])
+    assert manifest["versions_read"]["metrics"] == trained
+    assert manifest["classifier_from"]["parameters"]["training"]["epochs"] == 1
+    assert manifest["parameters"]["training"]["epochs"] == 6
+
+
 def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project):
     run = project.run()
     with pytest.raises(UserError, match="warmup_steps"):
