@@ -55,12 +55,16 @@ def fine_tune(
     Returns:
         The classifier, and the history of the run.
     """
+    from review_sentiment.pipelines.modeling.self_test import add_self_test
     from review_sentiment.pipelines.modeling.training import train
 
-    return train(tokenized, data.label_names, pretrained, training, tokenize)
+    classifier, history = train(tokenized, data.label_names, pretrained, training, tokenize)
+    return add_self_test(classifier, tokenized["validation"], training.eval_batch_size), history
 
 
-def predict_test(tokenized: DatasetDict, classifier: Classifier, training: TrainingParams) -> pd.DataFrame:
+def predict_test(
+    tokenized: DatasetDict, classifier: Classifier, training: TrainingParams
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score the test rows once, with the classifier as it was read back from disk.
 
     Args:
@@ -69,11 +73,12 @@ def predict_test(tokenized: DatasetDict, classifier: Classifier, training: Train
         training: Batch size of scoring.
 
     Returns:
-        Predictions with `tokens_seen` and `tokens_total`.
+        Predictions with `tokens_seen` and `tokens_total`, and whether the classifier answers as before it was saved.
     """
     from review_sentiment.encoder import predict_logits
     from review_sentiment.metrics import softmax
     from review_sentiment.pipelines.modeling.scoring import prediction_table
+    from review_sentiment.pipelines.modeling.self_test import run_self_test
 
     test = tokenized["test"]
     logits = predict_logits(
@@ -84,7 +89,8 @@ def predict_test(tokenized: DatasetDict, classifier: Classifier, training: Train
         classifier.settings["engine"]["precision"],
     )
     table = prediction_table(test["row_id"][:], test["label_id"][:], softmax(logits), classifier.label_names)
-    return table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])
+    table = table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])
+    return table, run_self_test(classifier, tokenized["validation"], training.eval_batch_size)
 
 
 def score(

@@ -1,7 +1,7 @@
 """Modeling: fine-tune the encoder, fit the baseline, and score both once on the test rows.
 
 Consumes `splits`, `tokenized` and `pretrained`. Produces `classifier`, `history`, `baseline_predictions`,
-`predictions` and `metrics`.
+`predictions`, `reload_check` and `metrics`.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             Node(
                 func=nodes.predict_test,
                 inputs=["tokenized", "classifier", "params:training"],
-                outputs="predictions",
+                outputs=["predictions", "reload_check"],
                 name="predict_test",
             ),
             Node(
