@@ -34,7 +34,13 @@ class History(TrainerCallback):
     def _row(self, state: TrainerState) -> dict[str, Any]:
         seconds = self._clock.elapsed
         forecast = seconds + self._clock.remaining(state.global_step, state.max_steps)
-        return {"step": state.global_step, "epoch": state.epoch, "seconds": seconds, "forecast_seconds": forecast}
+        return {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "seconds": seconds,
+            "forecast_seconds": forecast,
+            "planned_steps": state.max_steps,
+        }
 
     def on_log(
         self,
@@ -128,6 +134,7 @@ class KeepBest(TrainerCallback):
 
     def __init__(self, params: TrainingParams) -> None:
         self.step = self.epoch = 0
+        self.temperature = 1.0
         self.weights: dict[str, torch.Tensor] = {}
         self._params = params
         self._best = math.inf
@@ -151,6 +158,7 @@ class KeepBest(TrainerCallback):
         if cost < self._best:
             self._best, self._waited = cost, 0
             self.step, self.epoch = state.global_step, self._passes
+            self.temperature = metrics[_EVAL + "temperature"]
             self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             return
         self._waited += 1

@@ -33,6 +33,7 @@ from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, Pro
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
 from review_sentiment.pipelines.modeling.plan import TrainingPlan, fit_plan, plan_training, scale_learning_rate
 from review_sentiment.pipelines.modeling.probe import Engine, choose_engine, measure_pace
+from review_sentiment.pipelines.modeling.temperature import cool_head, fit_temperature
 
 Collator = Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
 
@@ -71,7 +72,9 @@ class ReviewTrainer(Trainer):
             logits = predict_logits(
                 self.model, rows["input_ids"][:], self._pad_id, self.args.per_device_eval_batch_size, self._precision
             )
-            return self._report(headline_metrics(np.array(rows["label_id"]), softmax(logits)))
+            label_id = np.array(rows["label_id"])
+            temperature = {"temperature": fit_temperature(label_id, logits)}
+            return self._report({**headline_metrics(label_id, softmax(logits)), **temperature})
 
     def _report(self, figures: dict[str, float]) -> dict[str, float]:
         metrics = {f"eval_{name}": value for name, value in figures.items()}
@@ -100,8 +103,10 @@ def train(
         The classifier, and the history: a row for the forecast, for each logged step and for each validation, with
         `step`, `epoch`, `seconds` since the start, `forecast_seconds` (of the whole run, as foreseen at that time),
         `split` (`forecast`, `train` or `validation`), `loss`, `grad_norm`, `learning_rate`, `accuracy`, `f1`,
-        `precision`, `recall`, `best` (true on the epoch that was kept), and how it was computed: `number_format`,
-        `threads`, `attention`, `engine_reason` (what was measured), `padding_share` (of all tokens of an epoch).
+        `precision`, `recall`, `temperature` (of each validation; the kept epoch's is in the classifier, while all
+        losses here are without it), `best` (true on the epoch that was kept), `planned_steps`, and how it was computed:
+        `number_format`, `threads`, `attention`, `engine_reason` (what was measured), `padding_share` (of all tokens of
+        an epoch), `megabytes` (of the weights).
 
     Raises:
         UserError: The schedule, the encoder or the time budget does not fit, or training diverged.
@@ -129,6 +134,7 @@ def train(
         with engine.applied(model):
             rows_logged, best = _run(model, tokenized, collator, params, plan, engine, clock)
     model.load_state_dict(best.weights)
+    cool_head(model, best.temperature)
     history = pd.DataFrame(rows_logged)
     seconds, forecast = history["seconds"].iloc[-1], history["forecast_seconds"].iloc[0]
     logger.info(
@@ -138,7 +144,7 @@ def train(
     history["best"] = (history["split"] == "validation") & (history["step"] == best.step)
     history = history.assign(
         number_format=engine.precision, threads=engine.threads, attention=engine.attention,
-        engine_reason=engine.reason, padding_share=padding,
+        engine_reason=engine.reason, padding_share=padding, megabytes=model.get_memory_footprint() / 1e6,
     )  # fmt: skip
     settings = {
         "encoder": pretrained.name,
@@ -146,6 +152,7 @@ def train(
         "tokenize": tokenize.model_dump(mode="json"),
         "engine": asdict(engine),
         "best_epoch": best.epoch,
+        "temperature": best.temperature,
     }
     pretrained.tokenizer.model_max_length = tokenize.scoring_max_tokens
     return Classifier(model.cpu().eval(), pretrained.tokenizer, settings), history
