@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from review_sentiment.cli import cli
 from review_sentiment.datasets.ledger import LedgerDataset
 from review_sentiment.errors import UserError
-from review_sentiment.pipelines.reporting.nodes import plot_runs, record_run
 from review_sentiment.runs import best_before, changed_parameters, find_run, newest_reports, with_changes
 from tests.conftest import ROOT
 
@@ -33,20 +32,6 @@ def make_ledger(*rows: dict) -> pd.DataFrame:
     return with_changes(pd.DataFrame(rows))
 
 
-def record(project, run: str) -> None:
-    """Report on a real run: what `evaluate` and `judge_readiness` say of it is worked out here, from its metrics."""
-    metrics, manifest = project.load("metrics", run), project.load("manifest", run)
-    ours, theirs = metrics["classifier"], metrics["baseline"]
-    low, high = ours["accuracy_interval"]
-    headline = [
-        {"metric": name, "value": ours[name], "low": low, "high": high, "baseline": theirs[name]}
-        for name in ("accuracy", "f1", "loss", "roc_auc")
-    ]
-    evaluation = {"rows": ours["rows"], "headline": headline}
-    row = record_run(manifest, evaluation, {"ready": True}, project.load("data_profile", run), metrics)
-    LedgerDataset(filepath=str(project.folder / "data/08_reporting/run_ledger")).save(row)
-
-
 def call(*arguments: str):
     done = CliRunner().invoke(cli, ["runs", *arguments])
     assert "Traceback" not in done.output
@@ -60,8 +45,7 @@ def three_runs(project):
     for rate in (1e-2, 1e-2, 1e-7):
         training = {"learning_rate": rate, "average_decay": 0}
         subset = {"train_rows": 60, "test_rows": 60}
-        runs.append(project.run("data_engineering", "modeling", training=training, subset=subset))
-        record(project, runs[-1])
+        runs.append(project.run(training=training, subset=subset))
     return SimpleNamespace(project=project, good=runs[0], same=runs[1], bad=runs[2])
 
 
@@ -74,7 +58,7 @@ def test_ledger_figure_and_commands_tell_good_runs_from_bad(three_runs):
     assert ledger["accuracy"].iloc[2] == metrics["classifier"]["accuracy"] < ledger["accuracy"].iloc[0]
     assert ledger["minutes"].iloc[2] == metrics["seconds"]["fine_tune"] / 60
 
-    classifier, baseline = plot_runs(ledger).data
+    classifier, baseline = three_runs.project.load("runs_over_time").data
     assert list(classifier.y) == list(ledger["accuracy"])
     assert list(classifier.error_y.array) == pytest.approx(list(ledger["accuracy_high"] - ledger["accuracy"]))
     assert list(baseline.y) == list(ledger["baseline_accuracy"])
@@ -94,6 +78,21 @@ def test_ledger_figure_and_commands_tell_good_runs_from_bad(three_runs):
     equal = call("compare", good, same)
     assert "B against A: No difference:" in equal.output
     assert "Both have the same parameters." in equal.output
+
+
+def test_a_failed_gate_and_a_second_report_are_recorded_too(project):
+    with pytest.raises(UserError):
+        project.run(training={"epochs": 1, "learning_rate": 1e-7}, readiness={"enforce": True})
+    trained = project.load("run_ledger")["run"].iloc[0]
+    report = project.run("reporting")
+
+    ledger = project.load("run_ledger")
+    assert list(ledger["run"]) == [trained, report]
+    assert list(ledger["classifier_run"]) == [trained, trained]
+    assert list(ledger["changed"]) == ["", ""]  # the second run's own parameters made no classifier
+    assert not ledger["ready"].any()
+    listed = call()
+    assert (listed.output.count(trained), listed.output.count(report)) == (1, 0)
 
 
 def test_mistakes_with_the_commands_are_told_in_one_message(three_runs):

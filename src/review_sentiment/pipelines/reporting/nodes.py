@@ -100,13 +100,20 @@ def judge_readiness(
     return verdict
 
 
-def enforce_readiness(readiness: dict[str, Any], summary: str, mistakes: pd.DataFrame, bounds: ReadinessParams) -> None:
+def enforce_readiness(
+    readiness: dict[str, Any],
+    summary: str,
+    mistakes: pd.DataFrame,
+    runs_over_time: Figure,
+    bounds: ReadinessParams,
+) -> None:
     """Fail the run if a check fails and the parameters ask for that; the last node, so that everything is written.
 
     Args:
         readiness: The verdict.
         summary: Not looked at; it must be written before.
         mistakes: The same.
+        runs_over_time: The same, and with it the ledger's row.
         bounds: The block `readiness`.
 
     Raises:
