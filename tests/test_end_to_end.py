@@ -31,6 +31,7 @@ EVERY_RUN_WRITES = {
     "08_reporting/metrics_table.parquet/{run}/metrics_table.parquet",
     "08_reporting/mistakes.parquet/{run}/mistakes.parquet",
     "08_reporting/readiness.json/{run}/readiness.json",
+    "08_reporting/runs_over_time.json/{run}/runs_over_time.json",
     "08_reporting/summary.md/{run}/summary.md",
     "08_reporting/training_curves.json/{run}/training_curves.json",
 }
