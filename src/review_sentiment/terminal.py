@@ -28,13 +28,8 @@ def show_results(
     for row in headline_rows(evaluation):
         table.add_row(row["name"], row["value"], row["interval"], row["baseline"])
     console.print(table)
-    ready = readiness["ready"]
     # Text, not markup: sentences may quote names from the user's file.
-    console.print(Text.assemble(("Ready. " if ready else "Not ready. ", "bold green" if ready else "bold red")),
-                  Text(readiness["sentence"]), sep="")  # fmt: skip
-    for check in readiness["checks"]:
-        if not check["passed"]:
-            console.print(Text(f"  failed: {check['text']} ({check['detail']})"))
+    console.print(Text(readiness["sentence"], "bold green" if readiness["ready"] else "bold red"))
     console.print(Text(evaluation["versus_baseline"]["sentence"]))
     if report is not None:
         console.print(Text(f"Report: {report}"), soft_wrap=True)  # a path that wraps can't be clicked or copied

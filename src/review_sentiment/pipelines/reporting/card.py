@@ -12,7 +12,12 @@ from review_sentiment.pipelines.reporting.summary import escape_markdown, headli
 # Hub id, license and language of the encoders that this project names itself; nothing is claimed of any other.
 _MINILM = ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en")
 _DISTILBERT = ("distilbert/distilbert-base-uncased", "apache-2.0", "en")
-_ENCODERS = {"minilm": _MINILM, _MINILM[0]: _MINILM, _DISTILBERT[0]: _DISTILBERT, "distilbert-base-uncased": _DISTILBERT}
+_ENCODERS = {
+    "minilm": _MINILM,
+    _MINILM[0]: _MINILM,
+    _DISTILBERT[0]: _DISTILBERT,
+    "distilbert-base-uncased": _DISTILBERT,
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*(\.\w+)*/[A-Za-z0-9][\w-]*(\.\w+)*")
 _NAME = "review-sentiment"
 _HUB_METRICS = ("accuracy", "f1", "precision", "recall", "roc_auc")
@@ -37,7 +42,7 @@ def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str
     from huggingface_hub import EvalResult, ModelCardData
 
     parameters = origin_of(run_info)["parameters"]
-    encoder, source = parameters["encoder"], dataset_name(parameters["reviews"])
+    encoder, source = parameters["encoder"], public_name(parameters["reviews"])
     hub_id, license_name, language = _ENCODERS.get(encoder, (encoder, "unknown", None))
     figures = {row["metric"]: row["value"] for row in evaluation["headline"] if row["metric"] in _HUB_METRICS}
     card = ModelCardData(
@@ -59,31 +64,33 @@ def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str
     return f"{card.to_yaml()}\n"
 
 
-def dataset_name(reviews: str) -> str:
-    """Name the reviews without telling where they lie on this machine.
+def public_name(source: str) -> str:
+    """Name reviews or an encoder without telling where they lie on this machine.
 
     Args:
-        reviews: A hub id, or a path.
+        source: A hub id, or a path.
 
     Returns:
         The hub id, or the file's or folder's own name.
     """
-    return reviews if _HUB_ID.fullmatch(reviews) else PurePath(reviews).name or reviews
+    return source if _HUB_ID.fullmatch(source) else PurePath(source).name or source
 
 
 def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
     evaluation, metrics, origin = results["evaluation"], results["metrics"], origin_of(run_info)
     labels = " or ".join(f"`{name}`" for name in map(escape_markdown, evaluation["label_names"]))
     accuracy = headline_row(evaluation, "accuracy")
-    source = escape_markdown(dataset_name(origin["parameters"]["reviews"]))
+    # Paths of this machine say nothing to others.
+    encoder = escape_markdown(public_name(origin["parameters"]["encoder"]))
+    source = escape_markdown(public_name(origin["parameters"]["reviews"]))
     calibration = evaluation["calibration"]
     weak = [row for row in evaluation["slices"] if row["high"] < accuracy["value"]]
     note = selection_note(evaluation)
     lines = [
         "# Sentiment of reviews",
         "",
-        f"Says whether a review is {labels}. It was fine-tuned from `{escape_markdown(origin['parameters']['encoder'])}`"
-        f" on {metrics['sizes']['train']:,} reviews of `{source}`.",
+        f"Says whether a review is {labels}. It was fine-tuned from `{encoder}` on {metrics['sizes']['train']:,}"
+        f" reviews of `{source}`.",
         "",
         "```python",
         "from transformers import pipeline",
@@ -99,10 +106,8 @@ def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
         "",
         *headline_table(evaluation),
         "",
-        f"On {evaluation['rows']:,} test reviews that neither trained nor chose it. The baseline is TF-IDF with logistic"
-        f" regression. {escape_markdown(evaluation['versus_baseline']['sentence'])}"
-        if not note
-        else f"On {evaluation['rows']:,} test reviews. The baseline is TF-IDF with logistic regression.",
+        f"On {evaluation['rows']:,} test reviews{'' if note else ' that neither trained nor chose it'}. The baseline is"
+        f" TF-IDF with logistic regression. {escape_markdown(evaluation['versus_baseline']['sentence'])}",
         "",
         f"The probabilities it states are off by {100 * calibration['ece']:.1f} points on average (a temperature of"
         f" {calibration['temperature']:.2f} is part of the weights).",

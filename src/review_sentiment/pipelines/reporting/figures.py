@@ -125,7 +125,9 @@ def _panel_axis(history: pd.DataFrame, panel: str) -> dict[str, Any]:
     values = history[panel].dropna()
     if panel == "grad_norm" and len(values) and values.min() > 0 and values.max() > 20 * values.min():
         return {"type": "log", "dtick": 1, "exponentformat": "power"}  # healthy and exploding ones in one picture
-    return {"accuracy": {"tickformat": _PERCENT}, "learning_rate": {"exponentformat": "e", "nticks": 5}}.get(panel, {})
+    if panel == "learning_rate":
+        return {"exponentformat": "e", "nticks": 5}
+    return {"tickformat": _PERCENT} if panel == "accuracy" else {}
 
 
 def _kept_step(history: pd.DataFrame) -> int | None:
@@ -303,7 +305,10 @@ _CURVE_KEY = (("━", "classifier", CLASSIFIER), ("╍", "baseline", BASELINE), 
 
 
 def _curve_traces(curves: Mapping[str, Any], axes: tuple[str, str], shape: str) -> list[Scatter]:
-    looks = {"baseline": {"color": BASELINE, "dash": "dash"}, "classifier": {"color": CLASSIFIER, "width": 3}}
+    looks: dict[str, dict[str, Any]] = {
+        "baseline": {"color": BASELINE, "dash": "dash"},
+        "classifier": {"color": CLASSIFIER, "width": 3},
+    }
     return [
         Scatter(
             x=curves[name]["x"], y=curves[name]["y"], mode="lines", name=name, line={**look, "shape": shape},
@@ -446,5 +451,5 @@ def slice_accuracy(evaluation: Mapping[str, Any]) -> Figure:
     figure.add_vline(x=overall, line_dash="dot", line_color=GRAY)
     figure.update_xaxes(title="accuracy, with 95 % interval", tickformat=_PERCENT)
     figure.update_yaxes(autorange="reversed", showdividers=False)
-    key = (("●", "classifier", CLASSIFIER), ("×", "baseline", BASELINE), ("┊", "all reviews", GRAY))
+    key = (("●", "classifier", CLASSIFIER), ("✕", "baseline", BASELINE), ("┊", "all reviews", GRAY))
     return finish(figure, slice_title(evaluation), 170 + 34 * len(rows), key)

@@ -64,10 +64,12 @@ def summary_markdown(results: Mapping[str, Any], history: pd.DataFrame, run_info
         for step in next_steps(results)
     ]
     lines = [
-        f"**{'Ready' if readiness['ready'] else 'Not ready'}.** {escape_markdown(readiness['sentence'])}",
+        f"**{escape_markdown(readiness['sentence'])}**",
         "",
         f"**Test accuracy {accuracy['value']:.1%}** on {evaluation['rows']:,} reviews (95 % interval"
-        f" {accuracy['low']:.1%} to {accuracy['high']:.1%}). {escape_markdown(evaluation['versus_baseline']['sentence'])}",
+        f" {accuracy['low']:.1%} to {accuracy['high']:.1%}).",
+        "",
+        escape_markdown(evaluation["versus_baseline"]["sentence"]),
         *(["", note] if note else []),
         "",
         *headline_table(evaluation),
