@@ -7,7 +7,7 @@ from typing import Any
 
 from review_sentiment.headline import headline_row
 from review_sentiment.pipelines.reporting.story import data_line, origin_of, selection_note
-from review_sentiment.pipelines.reporting.summary import escape_markdown, headline_table
+from review_sentiment.pipelines.reporting.summary import code, escape_markdown, headline_table
 
 # Hub id, license and language of the encoders that this project names itself; nothing is claimed of any other.
 _MINILM = ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en")
@@ -78,19 +78,19 @@ def public_name(source: str) -> str:
 
 def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
     evaluation, metrics, origin = results["evaluation"], results["metrics"], origin_of(run_info)
-    labels = " or ".join(f"`{name}`" for name in map(escape_markdown, evaluation["label_names"]))
+    labels = " or ".join(map(code, evaluation["label_names"]))
     accuracy = headline_row(evaluation, "accuracy")
     # Paths of this machine say nothing to others.
-    encoder = escape_markdown(public_name(origin["parameters"]["encoder"]))
-    source = escape_markdown(public_name(origin["parameters"]["reviews"]))
+    encoder = code(public_name(origin["parameters"]["encoder"]))
+    source = code(public_name(origin["parameters"]["reviews"]))
     calibration = evaluation["calibration"]
     weak = [row for row in evaluation["slices"] if row["high"] < accuracy["value"]]
     note = selection_note(evaluation)
     lines = [
         "# Sentiment of reviews",
         "",
-        f"Says whether a review is {labels}. It was fine-tuned from `{encoder}` on {metrics['sizes']['train']:,}"
-        f" reviews of `{source}`.",
+        f"Says whether a review is {labels}. It was fine-tuned from {encoder} on {metrics['sizes']['train']:,}"
+        f" reviews of {source}.",
         "",
         "```python",
         "from transformers import pipeline",

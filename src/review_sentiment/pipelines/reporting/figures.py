@@ -24,7 +24,7 @@ _CLEAR = "rgba(0,0,0,0)"
 _TITLE_WIDTH = 50  # characters that fit into Kedro-Viz's side panel
 _AXIS = {
     "gridcolor": _GRID, "linecolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside",
-    "tickcolor": _GRID, "title": {"standoff": 8},
+    "tickcolor": _GRID, "title": {"standoff": 8, "font": {"size": 12}},
 }  # fmt: skip
 _TEMPLATE = {
     "layout": {
@@ -61,10 +61,11 @@ def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str
     """
     figure.update_layout(template=_TEMPLATE, height=height, title={"text": "<br>".join(wrap_text(title))})
     if key:
-        text = "&nbsp;&nbsp; ".join(f'<span style="color:{color}">{mark} {name}</span>' for mark, name, color in key)
+        text = "&nbsp; ".join(f'<span style="color:{color}">{mark} {name}</span>' for mark, name, color in key)
         figure.add_annotation(
-            text=text, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False, yshift=4
-        )
+            text=text, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
+            xshift=-36, yshift=4, font_size=12,
+        )  # fmt: skip
     return figure
 
 
@@ -124,9 +125,9 @@ def _panel_traces(history: pd.DataFrame, panel: str) -> list[Scatter]:
 def _panel_axis(history: pd.DataFrame, panel: str) -> dict[str, Any]:
     values = history[panel].dropna()
     if panel == "grad_norm" and len(values) and values.min() > 0 and values.max() > 20 * values.min():
-        return {"type": "log", "dtick": 1, "exponentformat": "power"}  # healthy and exploding ones in one picture
+        return {"type": "log", "dtick": 1, "exponentformat": "none"}  # healthy and exploding ones in one picture
     if panel == "learning_rate":
-        return {"exponentformat": "e", "nticks": 5}
+        return {"tickformat": "~e", "nticks": 5}
     return {"tickformat": _PERCENT} if panel == "accuracy" else {}
 
 
@@ -410,7 +411,8 @@ def slice_title(evaluation: Mapping[str, Any]) -> str:
     worse = [row for row in evaluation["slices"] if row["high"] < overall]
     if not worse:
         return "No part of the reviews is clearly worse than the whole"
-    lowest = min(worse, key=lambda row: row["accuracy"])
+    # By reviews lost: of three reviews, two wrong ones say little.
+    lowest = max(worse, key=lambda row: (overall - row["accuracy"]) * row["rows"])
     return (
         f"Clearly weaker than the whole ({overall:.1%}): {lowest['column']} {lowest['value']}, {lowest['accuracy']:.1%}"
         f" of {lowest['rows']:,}"
@@ -426,14 +428,41 @@ def slice_accuracy(evaluation: Mapping[str, Any]) -> Figure:
     Returns:
         A dot with its 95 % interval and the baseline's for each part; a line at the accuracy of the whole.
     """
-    rows = pd.DataFrame(evaluation["slices"])
+    rows = evaluation["slices"]
     # Two columns may have the same value, and a place on the axis is named by both.
-    places = [[escape(name, quote=False) for name in rows["column"]],
-              [f"{escape(textwrap.shorten(row['value'], 26, placeholder='…'), quote=False)} · {row['rows']:,}"
-               for row in evaluation["slices"]]]  # fmt: skip
-    overall = headline_row(evaluation, "accuracy")["value"]
-    figure = Figure()
-    figure.add_trace(
+    places = [[escape(row["column"], quote=False) for row in rows], [_part_name(row) for row in rows]]
+    figure = _slice_figure(evaluation, places)
+    figure.update_yaxes(autorange="reversed", showdividers=False)
+    return figure.update_layout(height=170 + 34 * len(rows))
+
+
+def slice_accuracy_narrow(evaluation: Mapping[str, Any]) -> Figure:
+    """Draw the same for a narrow page: names stand above the dots, so that these have the whole width.
+
+    Args:
+        evaluation: Figures on the test rows.
+
+    Returns:
+        As `slice_accuracy`.
+    """
+    rows = evaluation["slices"]
+    figure = _slice_figure(evaluation, list(range(len(rows))))
+    figure.update_yaxes(visible=False, range=[len(rows) - 0.5, -0.9])
+    for place, row in enumerate(rows):
+        figure.add_annotation(
+            text=f"{escape(row['column'], quote=False)}: {_part_name(row)}", x=0, xref="paper", xanchor="left",
+            xshift=-36, y=place - 0.45, font_size=12, showarrow=False,
+        )  # fmt: skip
+    return figure.update_layout(height=130 + 42 * len(rows))
+
+
+def _part_name(row: Mapping[str, Any]) -> str:
+    return f"{escape(textwrap.shorten(row['value'], 26, placeholder='…'), quote=False)} · {row['rows']:,}"
+
+
+def _slice_figure(evaluation: Mapping[str, Any], places: list[Any]) -> Figure:
+    rows = pd.DataFrame(evaluation["slices"])
+    figure = Figure(
         Scatter(
             x=rows["baseline_accuracy"], y=places, mode="markers", marker={"color": BASELINE, "symbol": "x", "size": 8},
             hovertemplate="baseline %{x:.1%}<extra></extra>",
@@ -448,8 +477,7 @@ def slice_accuracy(evaluation: Mapping[str, Any]) -> Figure:
             hovertemplate="%{x:.1%} (%{customdata[0]:.1%} to %{customdata[1]:.1%})<extra></extra>",
         )
     )  # fmt: skip
-    figure.add_vline(x=overall, line_dash="dot", line_color=GRAY)
+    figure.add_vline(x=headline_row(evaluation, "accuracy")["value"], line_dash="dot", line_color=GRAY)
     figure.update_xaxes(title="accuracy, with 95 % interval", tickformat=_PERCENT)
-    figure.update_yaxes(autorange="reversed", showdividers=False)
     key = (("●", "classifier", CLASSIFIER), ("✕", "baseline", BASELINE), ("┊", "all reviews", GRAY))
-    return finish(figure, slice_title(evaluation), 170 + 34 * len(rows), key)
+    return finish(figure, slice_title(evaluation), 400, key)

@@ -127,7 +127,7 @@ def page_figures(evaluation: Mapping[str, Any], history: pd.DataFrame, reports: 
         panel: (name.capitalize(), figures.training_panel(history, panel)) for panel, name in figures.PANELS.items()
     }
     drawn["confusion"] = (figures.confusion_title(evaluation), figures.confusion_matrix(evaluation))
-    drawn["slices"] = (figures.slice_title(evaluation), figures.slice_accuracy(evaluation))
+    drawn["slices"] = (figures.slice_title(evaluation), figures.slice_accuracy_narrow(evaluation))
     drawn["calibration"] = (figures.calibration_title(evaluation), figures.calibration_curve(evaluation))
     if evaluation["curves"] is not None:
         drawn["roc"] = (figures.roc_title(evaluation), figures.roc_curve(evaluation))
@@ -154,13 +154,21 @@ def mistake_lists(mistakes: pd.DataFrame) -> list[dict[str, Any]]:
     Returns:
         `title`, `why` and `rows` of each kind; `text` is cut in two, `text` and `more`, where it is long.
     """
-    rows = mistakes.astype({"text": object}).assign(
-        more=mistakes["text"].str[_LONG_TEXT:], text=mistakes["text"].str[:_LONG_TEXT]
-    )
+    halves = [_cut(text) for text in mistakes["text"]]
+    rows = mistakes.assign(text=[shown for shown, _ in halves], more=[rest for _, rest in halves])
     return [
         {"title": title, "why": why, "rows": rows[rows["kind"] == kind].to_dict("records")}
         for kind, (title, why) in _KINDS.items()
     ]
+
+
+def _cut(text: str) -> tuple[str, str]:
+    """The beginning of a long text, up to the end of a word, and the rest."""
+    if len(text) <= _LONG_TEXT:
+        return text, ""
+    end = text.rfind(" ", _LONG_TEXT // 2, _LONG_TEXT)
+    end = end if end > 0 else _LONG_TEXT
+    return text[:end], text[end:]
 
 
 def parameter_blocks(origin: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from review_sentiment.runs import newest_reports
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
-_COLORS = ("#6f42c1", "#d9730d", "#0f7b6c", "#2f6fdb", "#c2410c", "#6b7280")
 _TICKS = 12
 
 
@@ -72,10 +71,12 @@ def accuracy_over_runs(ledger: pd.DataFrame) -> "Figure":
     """
     from plotly.graph_objects import Figure
 
+    from review_sentiment.pipelines.reporting.figures import PALETTE, finish
+
     reports = newest_reports(ledger)
     figure = Figure()
     for number, (source, rows) in enumerate(reports.groupby("reviews", sort=False)):
-        for trace in _traces(rows, str(source), _COLORS[number % len(_COLORS)]):
+        for trace in _traces(rows, str(source), PALETTE[number % len(PALETTE)]):
             figure.add_trace(trace)
     step = -(-len(reports) // _TICKS)
     ticks = list(range(0, len(reports), step))

@@ -9,6 +9,8 @@ import pandas as pd
 
 _PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
 _MOST_STEPS = 6
+# Checks that a finding or the line about the baseline words better.
+_SAID_ELSEWHERE = ("completed", "above_baseline", "not_chosen_on_test")
 
 
 def next_steps(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -23,18 +25,27 @@ def next_steps(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     findings = results["diagnosis"]["findings"]
     steps = [_from_finding(finding) for finding in findings if finding["severity"] == "bad"]
     steps += [
-        {"text": f"Mend a failed check: {_uncapitalize(check['text'])} ({check['detail']}).", "commands": []}
+        {"text": f"Failed check: {_uncapitalize(check['text'])}. Found: {check['detail']}.", "commands": []}
         for check in results["readiness"]["checks"]
-        if not check["passed"]
+        if not check["passed"] and check["name"] not in _SAID_ELSEWHERE
     ]
     steps += [_from_finding(finding) for finding in findings if finding["severity"] == "warning"]
-    if not results["evaluation"]["versus_baseline"]["proven"]:
-        steps.append(
-            {"text": "Consider the TF-IDF baseline instead: nothing proves that it is worse, and it costs less.",
-             "commands": []}
-        )  # fmt: skip
+    steps += _against_baseline(results["evaluation"]["versus_baseline"])
     nothing = {"text": "Nothing asks for a change. Read the errors before you rely on the classifier.", "commands": []}
     return steps[:_MOST_STEPS] or [nothing]
+
+
+def _against_baseline(versus: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if versus["proven"] and versus["difference"] > 0:
+        return []
+    if versus["proven"]:
+        return [{"text": "Use the TF-IDF baseline: it is better, and costs less.", "commands": []}]
+    settle = versus["rows_to_settle"]
+    test = f", or test on more reviews: about {settle:,} would settle which is better" if settle else ""
+    return [
+        {"text": f"Consider the TF-IDF baseline: nothing proves that it is worse, and it costs less{test}.",
+         "commands": []}
+    ]  # fmt: skip
 
 
 def _from_finding(finding: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,15 @@ def escape_markdown(text: str) -> str:
     return _MARKUP.sub(r"\\\1", text.replace("&", "&amp;"))
 
 
+def code(text: str) -> str:
+    """Show a name or a command in type of its own.
+
+    Args:
+        text: Any text on one line.
+    """
+    return f"`{text.replace('`', '')}`"
+
+
 def headline_table(evaluation: Mapping[str, Any]) -> list[str]:
     """The headline figures as a Markdown table.
 
@@ -60,7 +69,7 @@ def summary_markdown(results: Mapping[str, Any], history: pd.DataFrame, run_info
     accuracy = headline_row(evaluation, "accuracy")
     note = selection_note(evaluation)
     steps = [
-        "- " + " ".join([escape_markdown(step["text"]), *(f"`{command}`" for command in step["commands"][:1])])
+        "- " + " ".join([escape_markdown(step["text"]), *map(code, step["commands"][:1])])
         for step in next_steps(results)
     ]
     lines = [
