@@ -123,6 +123,21 @@ def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
         project.run(training={"freeze_layers": 2})
 
 
+def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(project):
+    slow = {"freeze_word_embeddings": True, "learning_rate": 1e-8, "epochs": 2}
+    runs = [project.run(training={**slow, "head_learning_rate_factor": factor}) for factor in (1, 1e6)]
+
+    encoder = load_file(project.encoder / "model.safetensors")
+    still, trained = (
+        load_file(project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors") for run in runs
+    )
+    words = "embeddings.word_embeddings.weight"
+    assert torch.equal(encoder[words], trained[f"bert.{words}"])
+    for name, weight in encoder.items():
+        torch.testing.assert_close(trained[f"bert.{name}"], weight, rtol=0, atol=1e-6)
+    assert (trained["classifier.weight"] - still["classifier.weight"]).abs().max() > 1e-3  # at the others' rate: 1e-7
+
+
 def test_load_versions_brings_a_run_back(project):
     first = project.run(training={"epochs": 1, "learning_rate": 1e-6})
     project.run()

@@ -20,9 +20,11 @@ from review_sentiment.encoder import (
     Precision,
     Pretrained,
     add_head,
+    bf16_hidden_states,
     collate,
     freeze_lowest,
     predict_logits,
+    score_layer,
 )
 from review_sentiment.errors import UserError
 from review_sentiment.first_token import first_token_only
@@ -47,16 +49,37 @@ class ReviewTrainer(Trainer):
     """
 
     def __init__(
-        self, *, pad_id: int, precision: Precision, average: WeightAverage, schedule: Schedule, **kwargs: Any
+        self,
+        *,
+        pad_id: int,
+        precision: Precision,
+        average: WeightAverage,
+        schedule: Schedule,
+        head_factor: float,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
+        self._head_factor = head_factor
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Make the usual scheduler, with an end that can be moved."""
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         self._schedule.drive(scheduler)
         return scheduler
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the usual optimizer, with a rate of its own for the last layer, which starts from random values."""
+        optimizer = super().create_optimizer(model)
+        if self._head_factor == 1:
+            return optimizer
+        head = {id(weight) for weight in score_layer(self.model).parameters()}
+        for group in list(optimizer.param_groups):
+            moved = [weight for weight in group["params"] if id(weight) in head]
+            if moved:
+                group["params"] = [weight for weight in group["params"] if id(weight) not in head]
+                optimizer.add_param_group({**group, "params": moved, "lr": group["lr"] * self._head_factor})
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy != "group_by_length":
@@ -113,8 +136,8 @@ def train(
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
     collator = _collator(pretrained, to_length)
     set_seed(params.seed)
-    model = add_head(pretrained, label_names, params.hidden_dropout, params.attention_dropout)
-    freeze_lowest(model, params.freeze_layers)
+    model = add_head(pretrained, label_names, params.pooling, params.hidden_dropout, params.attention_dropout)
+    freeze_lowest(model, params.freeze_word_embeddings, params.freeze_layers)
     if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
         model.activation_checkpointing_enable({"use_reentrant": False})
     with first_token_only(model) if params.first_token_only else nullcontext():
@@ -126,7 +149,7 @@ def train(
         plan = fit_plan(plan, *rows, pace, params, time.perf_counter() - start)
         clock = Clock(pace, plan, rows[1], start)
         _log_plan(plan, params, model, clock, padding)
-        with engine.applied(model):
+        with engine.applied(model), bf16_hidden_states(model):
             rows_logged, best = _run(model, tokenized, collator, params, plan, engine, clock)
     model.load_state_dict(best.weights)
     history = pd.DataFrame(rows_logged)
@@ -189,6 +212,7 @@ def _run(
             callbacks=callbacks,
             average=average,
             schedule=schedule,
+            head_factor=params.head_learning_rate_factor,
             pad_id=model.config.pad_token_id,
             precision=engine.precision,
         )
