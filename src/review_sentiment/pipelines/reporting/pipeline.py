@@ -2,7 +2,8 @@
 
 Consumes `metrics`, `history`, `data_profile`, `splits`, `predictions`, `baseline_predictions` and `reload_check`.
 Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, `metrics_table`, `training_curves`, `confusion_matrix` and
-`summary`. `enforce_readiness` must stay the last node: it may fail the run. The run's `manifest` is written by a hook, so that failed runs have one too.
+`summary`. `enforce_readiness` must stay the last node, since it may fail the run. The run's `manifest` is written by a
+hook, so that failed runs have one too.
 """
 
 from typing import Any
