@@ -46,7 +46,9 @@ class Job:
     def train(self, pretrained: Pretrained) -> tuple[Classifier, pd.DataFrame]:
         """Fine-tune."""
         params = self.params
-        return train(self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize)
+        return train(
+            self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize, params.diagnosis
+        )
 
 
 def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:

@@ -52,6 +52,9 @@ def test_kedro_sees_the_type_of_every_block(caplog):
         "tokenize": params.TokenizeParams,
         "training": params.TrainingParams,
         "baseline": params.BaselineParams,
+        "diagnosis": params.DiagnosisParams,
+        "readiness": params.ReadinessParams,
+        "report": params.ReportingParams,
     }
     assert not caplog.records
 
@@ -74,12 +77,20 @@ def test_the_default_run_is_the_three_main_pipelines():
     assert all(node.name == node.func.__name__ for node in pipelines["__default__"].nodes)
 
 
+def test_a_failed_gate_comes_after_everything_else():
+    pipelines = register_pipelines()
+    for name in ("reporting", "__default__"):
+        assert pipelines[name].nodes[-1].name == "enforce_readiness"
+
+
 def test_each_pipelines_inputs_and_outputs():
     pipelines = register_pipelines()
     free = {name: {i for i in pipe.inputs() if not i.startswith("params:")} for name, pipe in pipelines.items()}
     assert free["data_engineering"] == {"reviews", "tokenizer", "tokenized_before"}
     assert free["modeling"] == {"splits", "tokenized", "pretrained"}
-    assert free["reporting"] == {"metrics", "history", "data_profile"}
+    assert free["reporting"] == {
+        "metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits", "reload_check",
+    }  # fmt: skip
     assert pipelines["data_engineering"].all_outputs() >= {"reviews_checked", "data_profile", "splits", "tokenized"}
     assert pipelines["modeling"].all_outputs() >= {
         "classifier",

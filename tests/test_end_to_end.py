@@ -22,10 +22,15 @@ EVERY_RUN_WRITES = {
     "07_model_output/baseline_predictions.parquet/{run}/baseline_predictions.parquet",
     "07_model_output/history.parquet/{run}/history.parquet",
     "07_model_output/metrics.json/{run}/metrics.json",
+    "07_model_output/reload_check.json/{run}/reload_check.json",
     "07_model_output/predictions.parquet/{run}/predictions.parquet",
     "08_reporting/confusion_matrix.json/{run}/confusion_matrix.json",
+    "08_reporting/diagnosis.json/{run}/diagnosis.json",
+    "08_reporting/evaluation.json/{run}/evaluation.json",
     "08_reporting/manifest.json/{run}/manifest.json",
     "08_reporting/metrics_table.parquet/{run}/metrics_table.parquet",
+    "08_reporting/mistakes.parquet/{run}/mistakes.parquet",
+    "08_reporting/readiness.json/{run}/readiness.json",
     "08_reporting/summary.md/{run}/summary.md",
     "08_reporting/training_curves.json/{run}/training_curves.json",
 }
@@ -135,7 +140,9 @@ def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(proje
     assert torch.equal(encoder[words], trained[f"bert.{words}"])
     for name, weight in encoder.items():
         torch.testing.assert_close(trained[f"bert.{name}"], weight, rtol=0, atol=1e-6)
-    assert (trained["classifier.weight"] - still["classifier.weight"]).abs().max() > 1e-3  # at the others' rate: 1e-7
+    # By direction, since calibration scales the last layer.
+    heads = [state["classifier.weight"].flatten() for state in (still, trained)]
+    assert torch.cosine_similarity(*heads, dim=0) < 0.999
 
 
 def test_load_versions_brings_a_run_back(project):
@@ -197,7 +204,8 @@ def test_a_loss_that_is_no_number_stops_the_run(project, tmp_path):
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
 
     with pytest.raises(
-        UserError, match=r"the loss became nan by step 5: training diverged; lower training.learning_rate"
+        UserError,
+        match=r"the loss became nan at step 1, on the reviews \w{16}, .*: training diverged; lower training.lear",
     ):
         project.run(encoder=str(broken))
     assert not (project.folder / "data/06_models").exists()

@@ -2,7 +2,15 @@ import pytest
 import yaml
 
 from review_sentiment.errors import UserError
-from review_sentiment.params import DataParams, Parameters, SubsetParams, TrainingParams, parse_parameters
+from review_sentiment.params import (
+    DataParams,
+    DiagnosisParams,
+    Parameters,
+    ReadinessParams,
+    SubsetParams,
+    TrainingParams,
+    parse_parameters,
+)
 from tests.conftest import ROOT
 
 
@@ -10,7 +18,7 @@ from tests.conftest import ROOT
 def raw() -> dict:
     """The base environment's parameters, as plain YAML."""
     merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train", "test_split": None}
-    for name in ("data_engineering", "modeling"):
+    for name in ("data_engineering", "modeling", "reporting"):
         merged |= yaml.safe_load((ROOT / f"conf/base/parameters_{name}.yml").read_text("utf-8"))
     return merged
 
@@ -40,10 +48,13 @@ def test_every_fault_is_told_with_its_path(raw):
         (DataParams, {"label_names": "Good/good"}, "differ by more than case"),
         (DataParams, {"label_names": "0/1"}, "can't be numbers"),
         (DataParams, {"text_column": "label"}, "both 'label'"),
+        (DiagnosisParams, {"grad_norm_high": 200.0}, "must rise in this order, got [0.01, 0.5, 200.0, 100.0]"),
+        (DiagnosisParams, {"learning_rate_low": 0.1}, "(0.1) must be below learning_rate_high (0.001)"),
+        (ReadinessParams, {"good_min": 0.9}, "must rise in this order, got [0.6, 0.9, 0.8, 0.9, 0.95]"),
     ],
 )
 def test_rules_between_values_quote_both(raw, block, changes, words):
-    name = {TrainingParams: "training", SubsetParams: "subset", DataParams: "data"}[block]
+    name = next(name for name, field in Parameters.model_fields.items() if field.annotation is block)
     raw[name] |= changes
 
     with pytest.raises(UserError) as error:
@@ -57,6 +68,12 @@ def test_class_names_can_be_given_on_the_command_line(raw):
     assert parse_parameters(raw).data.label_names == ("bad", "so so", "good")
 
 
+def test_slice_columns_can_be_given_on_the_command_line(raw):
+    for given, columns in (("style/shop", ("style", "shop")), ("style", ("style",)), (None, ())):
+        raw["report"]["slice_columns"] = given
+        assert parse_parameters(raw).report.slice_columns == columns
+
+
 def test_every_parameter_is_documented_next_to_its_value():
     described = {
         line.split(":")[0].strip()
@@ -64,8 +81,9 @@ def test_every_parameter_is_documented_next_to_its_value():
         for line in path.read_text("utf-8").splitlines()
         if "  # " in line
     }
-    obvious = {"text_column", "label_column", "seed"}
-    for block in ("data", "subset", "tokenize", "training", "baseline"):
+    obvious = {"text_column", "label_column", "seed", "grad_norm_high", "accuracy_min", "f1_min"}
+    obvious |= {"good_min", "very_good_min", "excellent_min", "outstanding_min"}
+    for block in ("data", "subset", "tokenize", "training", "baseline", "diagnosis", "readiness", "report"):
         fields = Parameters.model_fields[block].annotation.model_fields
         assert set(fields) - obvious <= described
         assert all(field.is_required() for field in fields.values())

@@ -35,6 +35,26 @@ def row_losses(label_id: np.ndarray, proba: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(proba[np.arange(len(label_id)), label_id], _SMALLEST_PROBA))
 
 
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a share.
+
+    Args:
+        successes: How often it came out so.
+        trials: How often it was tried; 0 leaves everything possible.
+
+    Returns:
+        Its lower and upper limit, shares from 0 to 1.
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22:209.
+    """
+    from scipy.stats import binomtest
+
+    if trials == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def headline_metrics(label_id: np.ndarray, proba: np.ndarray) -> dict[str, float]:
     """The figures that are watched from epoch to epoch.
 
@@ -74,7 +94,6 @@ def full_metrics(label_id: np.ndarray, proba: np.ndarray, label_names: Sequence[
         the mean of each class against the rest; None if a class has no test row); `per_class` (precision, recall, f1,
         rows by class name); `confusion_matrix` (rows: true class, columns: predicted); `rows`.
     """
-    from scipy.stats import binomtest
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
     classes = range(len(label_names))
@@ -87,10 +106,9 @@ def full_metrics(label_id: np.ndarray, proba: np.ndarray, label_names: Sequence[
             if len(label_names) == 2
             else roc_auc_score(label_id, proba, multi_class="ovr")
         )
-    interval = binomtest(int((predicted == label_id).sum()), len(label_id)).proportion_ci(method="wilson")
     return {
         **headline_metrics(label_id, proba),
-        "accuracy_interval": [float(interval.low), float(interval.high)],
+        "accuracy_interval": list(wilson(int((predicted == label_id).sum()), len(label_id))),
         "roc_auc": auc,
         "per_class": {
             name: {

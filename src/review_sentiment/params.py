@@ -22,6 +22,14 @@ def _split_names(value: Any) -> Any:
 LabelNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_names)]
 
 
+def _split_columns(value: Any) -> Any:
+    """As `_split_names`; nothing after the equals sign, which Kedro reads as null, means no column."""
+    return () if value is None or value == "" else _split_names(value)
+
+
+ColumnNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_columns)]
+
+
 class Block(BaseModel):
     """A block of parameters: frozen, and closed to names that it does not know."""
 
@@ -138,6 +146,72 @@ class BaselineParams(Block):
     inverse_regularization: float = Field(gt=0, description="scikit-learn's C; larger fits closer")
 
 
+class DiagnosisParams(Block):
+    """From where on a sign of training is called good or bad: the YAML block `diagnosis`."""
+
+    grad_norm_exploding: float = Field(gt=0, description="median gradient norm above it: exploding")
+    grad_norm_vanishing: float = Field(gt=0, description="median gradient norm below it: vanishing")
+    grad_norm_low: float = Field(gt=0, description="lower end of the healthy range")
+    grad_norm_high: float = Field(gt=0, description="upper end of the healthy range")
+    loss_change: float = Field(gt=0, lt=1, description="share by which a loss must move to fall or rise")
+    chance_p: float = Field(gt=0, lt=1, description="p value above which accuracy may be chance")
+    overfit_rise: float = Field(gt=0, description="share above the lowest validation loss: overfitting")
+    overfit_severe: float = Field(gt=0, description="the same of the kept epoch: severe")
+    slow_factor: float = Field(gt=1, description="times the forecast: slow")
+    learning_rate_low: float = Field(gt=0, description="peak rate below it explains a run that does not learn")
+    learning_rate_high: float = Field(gt=0, description="peak rate above it explains a run that goes wrong")
+    balance_gap: float = Field(gt=0, lt=1, description="largest gap between precision and recall of a class")
+    interval_width: float = Field(gt=0, lt=1, description="widest interval of accuracy")
+    tokens_cut: float = Field(ge=0, lt=1, description="share of training tokens cut off that is worth a note")
+    smallest_class: float = Field(ge=0, lt=1, description="share of the smallest class that is worth a note")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        norms = [self.grad_norm_vanishing, self.grad_norm_low, self.grad_norm_high, self.grad_norm_exploding]
+        if norms != sorted(norms):
+            raise ValueError(f"grad_norm_vanishing, _low, _high and _exploding must rise in this order, got {norms}")
+        if self.learning_rate_low >= self.learning_rate_high:
+            raise ValueError(
+                f"learning_rate_low ({self.learning_rate_low:g}) must be below learning_rate_high"
+                f" ({self.learning_rate_high:g})"
+            )
+        return self
+
+
+class ReadinessParams(Block):
+    """What a classifier must reach to be used: the YAML block `readiness`."""
+
+    enforce: bool = Field(description="let a failed check fail the run")
+    accuracy_min: float = Field(ge=0, le=1, description="lowest test accuracy")
+    f1_min: float = Field(ge=0, le=1, description="lowest macro F1 on the test rows")
+    balance_gap_max: float = Field(gt=0, le=1, description="largest gap between precision and recall of a class")
+    validation_loss_max: float = Field(gt=0, description="highest validation loss of the kept epoch, nats")
+    calibration_error_max: float = Field(gt=0, le=1, description="highest expected calibration error")
+    fair_min: float = Field(ge=0, le=1, description="accuracy from which on quality is fair")
+    good_min: float = Field(ge=0, le=1, description="from which on it is good")
+    very_good_min: float = Field(ge=0, le=1, description="from which on it is very good")
+    excellent_min: float = Field(ge=0, le=1, description="from which on it is excellent")
+    outstanding_min: float = Field(ge=0, le=1, description="from which on it is outstanding")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        bounds = [self.fair_min, self.good_min, self.very_good_min, self.excellent_min, self.outstanding_min]
+        if bounds != sorted(bounds):
+            raise ValueError(f"fair_min, good_min, … outstanding_min must rise in this order, got {bounds}")
+        return self
+
+
+class ReportingParams(Block):
+    """What the report shows: the YAML block `report`."""
+
+    slice_columns: ColumnNames = Field(description="further columns to slice accuracy by")
+    previous_accuracy: float | None = Field(ge=0, le=1, description="accuracy of the model in use today; null: none")
+    mistakes: PositiveInt = Field(description="reviews in each list of mistakes")
+    sure: float = Field(gt=0.5, lt=1, description="probability from which a model counts as sure")
+    seed: int = Field(ge=0, description="seed of the bootstrap")
+    resamples: int = Field(ge=100, description="resamples of the bootstrap")
+
+
 class Parameters(Block):
     """All parameters of a run, as they stand at the top level of the YAML."""
 
@@ -150,6 +224,9 @@ class Parameters(Block):
     tokenize: TokenizeParams
     training: TrainingParams
     baseline: BaselineParams
+    diagnosis: DiagnosisParams
+    readiness: ReadinessParams
+    report: ReportingParams
 
 
 def _known_names(path: tuple[Any, ...]) -> list[str]:

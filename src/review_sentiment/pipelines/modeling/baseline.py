@@ -3,18 +3,22 @@
 import logging
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import BaselineParams
 
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
 logger = logging.getLogger(__name__)
 
 
 def fit_and_predict(
     train_texts: Sequence[str], train_label_id: Sequence[int], test_texts: Sequence[str], params: BaselineParams
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, dict[str, float]]:
     """Fit on the training rows and score the test rows.
 
     Args:
@@ -24,7 +28,8 @@ def fit_and_predict(
         params: The block `baseline`.
 
     Returns:
-        Probabilities, float64, shape (N, K), and the seconds that both took.
+        Probabilities, float64, shape (N, K), and what it cost: `seconds` of both, `megabytes` of the words and
+        numbers that it keeps.
 
     Raises:
         UserError: No feature stands in enough reviews.
@@ -47,4 +52,9 @@ def fit_and_predict(
     proba = model.predict_proba(test_texts)
     seconds = time.perf_counter() - start
     logger.info("Baseline fitted on %s reviews and scored %s in %.1f s", len(train_texts), len(test_texts), seconds)
-    return proba, seconds
+    return proba, {"seconds": seconds, "megabytes": _megabytes(features, model[-1].coef_)}
+
+
+def _megabytes(features: "TfidfVectorizer", weights: np.ndarray) -> float:
+    words = sum(len(word.encode()) for word in features.vocabulary_)
+    return (words + features.idf_.nbytes + weights.nbytes) / 1e6

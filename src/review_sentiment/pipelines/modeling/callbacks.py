@@ -11,7 +11,6 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from review_sentiment.errors import UserError
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.clock import Clock
 
@@ -21,11 +20,11 @@ _EVAL = "eval_"
 
 
 class History(TrainerCallback):
-    """One row for each logged step and each validation, in the log and as a table; stops when the loss is lost."""
+    """One row for each logged step and each validation, in the log and as a table."""
 
-    def __init__(self, params: TrainingParams, clock: Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._params, self._clock = params, clock
+        self._clock = clock
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keep the forecast that was made before the first step."""
@@ -34,7 +33,13 @@ class History(TrainerCallback):
     def _row(self, state: TrainerState) -> dict[str, Any]:
         seconds = self._clock.elapsed
         forecast = seconds + self._clock.remaining(state.global_step, state.max_steps)
-        return {"step": state.global_step, "epoch": state.epoch, "seconds": seconds, "forecast_seconds": forecast}
+        return {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "seconds": seconds,
+            "forecast_seconds": forecast,
+            "planned_steps": state.max_steps,
+        }
 
     def on_log(
         self,
@@ -44,11 +49,7 @@ class History(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Keep and print a row.
-
-        Raises:
-            UserError: The loss is no longer a number.
-        """
+        """Keep and print a row."""
         logs = logs or {}
         row = self._row(state)
         if "loss" in logs:
@@ -62,11 +63,6 @@ class History(TrainerCallback):
                 *(logs["learning_rate"], self._clock.step_seconds, _minutes(row["seconds"])),
                 _minutes(row["forecast_seconds"] - row["seconds"]),
             )
-            if not math.isfinite(logs["loss"]):
-                raise UserError(
-                    f"the loss became {logs['loss']} by step {state.global_step}: training diverged; lower"
-                    f" training.learning_rate (now {self._params.learning_rate:g})"
-                )
         elif f"{_EVAL}loss" in logs:
             figures = {name.removeprefix(_EVAL): value for name, value in logs.items() if name.startswith(_EVAL)}
             self.rows.append({**row, "split": "validation", **figures})
@@ -128,6 +124,7 @@ class KeepBest(TrainerCallback):
 
     def __init__(self, params: TrainingParams) -> None:
         self.step = self.epoch = 0
+        self.temperature = 1.0
         self.weights: dict[str, torch.Tensor] = {}
         self._params = params
         self._best = math.inf
@@ -151,6 +148,7 @@ class KeepBest(TrainerCallback):
         if cost < self._best:
             self._best, self._waited = cost, 0
             self.step, self.epoch = state.global_step, self._passes
+            self.temperature = metrics[_EVAL + "temperature"]
             self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             return
         self._waited += 1

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from review_sentiment.params import BaselineParams, DataParams, TokenizeParams, TrainingParams
+from review_sentiment.params import BaselineParams, DataParams, DiagnosisParams, TokenizeParams, TrainingParams
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -15,7 +15,9 @@ else:
     DatasetDict = Classifier = Pretrained = Any
 
 
-def fit_baseline(splits: DatasetDict, data: DataParams, baseline: BaselineParams) -> tuple[pd.DataFrame, float]:
+def fit_baseline(
+    splits: DatasetDict, data: DataParams, baseline: BaselineParams
+) -> tuple[pd.DataFrame, dict[str, float]]:
     """Fit TF-IDF with logistic regression on the training rows and score the test rows.
 
     Args:
@@ -24,14 +26,14 @@ def fit_baseline(splits: DatasetDict, data: DataParams, baseline: BaselineParams
         baseline: Settings of the baseline.
 
     Returns:
-        Predictions on the test rows, and the seconds it took.
+        Predictions on the test rows, and what it cost: `seconds` and `megabytes`.
     """
     from review_sentiment.pipelines.modeling.baseline import fit_and_predict
     from review_sentiment.pipelines.modeling.scoring import prediction_table
 
     train, test = splits["train"], splits["test"]
-    proba, seconds = fit_and_predict(train["text"][:], train["label_id"][:], test["text"][:], baseline)
-    return prediction_table(test["row_id"][:], test["label_id"][:], proba, data.label_names), seconds
+    proba, cost = fit_and_predict(train["text"][:], train["label_id"][:], test["text"][:], baseline)
+    return prediction_table(test["row_id"][:], test["label_id"][:], proba, data.label_names), cost
 
 
 def fine_tune(
@@ -40,6 +42,7 @@ def fine_tune(
     data: DataParams,
     training: TrainingParams,
     tokenize: TokenizeParams,
+    diagnosis: DiagnosisParams,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Fine-tune the encoder on the training rows; validation picks the epoch.
 
@@ -49,16 +52,23 @@ def fine_tune(
         data: Class names.
         training: Settings of the run.
         tokenize: How the tokens were made.
+        diagnosis: From where on a bad sign is told while it trains.
 
     Returns:
         The classifier, and the history of the run.
     """
+    from review_sentiment.pipelines.modeling.self_test import add_self_test
     from review_sentiment.pipelines.modeling.training import train
+    from review_sentiment.pipelines.modeling.watch import memory_told
 
-    return train(tokenized, data.label_names, pretrained, training, tokenize)
+    with memory_told(training, tokenize):
+        classifier, history = train(tokenized, data.label_names, pretrained, training, tokenize, diagnosis)
+        return add_self_test(classifier, tokenized["validation"], training.eval_batch_size), history
 
 
-def predict_test(tokenized: DatasetDict, classifier: Classifier, training: TrainingParams) -> pd.DataFrame:
+def predict_test(
+    tokenized: DatasetDict, classifier: Classifier, training: TrainingParams
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score the test rows once, with the classifier as it was read back from disk.
 
     Args:
@@ -67,11 +77,12 @@ def predict_test(tokenized: DatasetDict, classifier: Classifier, training: Train
         training: Batch size of scoring.
 
     Returns:
-        Predictions with `tokens_seen` and `tokens_total`.
+        Predictions with `tokens_seen` and `tokens_total`, and whether the classifier answers as before it was saved.
     """
     from review_sentiment.encoder import predict_logits
     from review_sentiment.metrics import softmax
     from review_sentiment.pipelines.modeling.scoring import prediction_table
+    from review_sentiment.pipelines.modeling.self_test import run_self_test
 
     test = tokenized["test"]
     logits = predict_logits(
@@ -82,13 +93,14 @@ def predict_test(tokenized: DatasetDict, classifier: Classifier, training: Train
         classifier.settings["engine"]["precision"],
     )
     table = prediction_table(test["row_id"][:], test["label_id"][:], softmax(logits), classifier.label_names)
-    return table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])
+    table = table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])
+    return table, run_self_test(classifier, tokenized["validation"], training.eval_batch_size)
 
 
 def score(
     predictions: pd.DataFrame,
     baseline_predictions: pd.DataFrame,
-    baseline_seconds: float,
+    baseline_cost: dict[str, float],
     history: pd.DataFrame,
     tokenized: DatasetDict,
 ) -> dict[str, Any]:
@@ -97,14 +109,15 @@ def score(
     Args:
         predictions: The classifier's, on the test rows.
         baseline_predictions: The baseline's, on the same rows.
-        baseline_seconds: Seconds that the baseline took.
+        baseline_cost: `seconds` and `megabytes` of the baseline.
         history: Of the fine-tuning.
         tokenized: Tokens of the three splits, for their sizes and row ids.
 
     Returns:
-        `classifier` and `baseline` figures, `validation` figures of the kept epoch, `sizes`, `steps`, `seconds`,
-        `best_epoch`, and `selected_on_test` (true if test rows chose the epoch).
+        `classifier` and `baseline` figures, `validation` figures of the kept epoch, `sizes`, `steps`, `planned_steps`,
+        `seconds`, `megabytes`, `temperature`, `best_epoch`, `shared_rows` (texts in two splits, by pair), and
+        `selected_on_test` (true if test rows chose the epoch).
     """
     from review_sentiment.pipelines.modeling.scoring import summarize_scores
 
-    return summarize_scores(predictions, baseline_predictions, baseline_seconds, history, tokenized)
+    return summarize_scores(predictions, baseline_predictions, baseline_cost, history, tokenized)

@@ -1,7 +1,7 @@
 """Modeling: fine-tune the encoder, fit the baseline, and score both once on the test rows.
 
 Consumes `splits`, `tokenized` and `pretrained`. Produces `classifier`, `history`, `baseline_predictions`,
-`predictions` and `metrics`.
+`predictions`, `reload_check` and `metrics`.
 """
 
 from typing import Any
@@ -18,19 +18,26 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             Node(
                 func=nodes.fit_baseline,
                 inputs=["splits", "params:data", "params:baseline"],
-                outputs=["baseline_predictions", "baseline_seconds"],
+                outputs=["baseline_predictions", "baseline_cost"],
                 name="fit_baseline",
             ),
             Node(
                 func=nodes.fine_tune,
-                inputs=["tokenized", "pretrained", "params:data", "params:training", "params:tokenize"],
+                inputs={
+                    "tokenized": "tokenized",
+                    "pretrained": "pretrained",
+                    "data": "params:data",
+                    "training": "params:training",
+                    "tokenize": "params:tokenize",
+                    "diagnosis": "params:diagnosis",
+                },
                 outputs=["classifier", "history"],
                 name="fine_tune",
             ),
             Node(
                 func=nodes.predict_test,
                 inputs=["tokenized", "classifier", "params:training"],
-                outputs="predictions",
+                outputs=["predictions", "reload_check"],
                 name="predict_test",
             ),
             Node(
@@ -38,7 +45,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 inputs={
                     "predictions": "predictions",
                     "baseline_predictions": "baseline_predictions",
-                    "baseline_seconds": "baseline_seconds",
+                    "baseline_cost": "baseline_cost",
                     "history": "history",
                     "tokenized": "tokenized",
                 },

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def prediction_table(
 def summarize_scores(
     predictions: pd.DataFrame,
     baseline_predictions: pd.DataFrame,
-    baseline_seconds: float,
+    baseline_cost: Mapping[str, float],
     history: pd.DataFrame,
     tokenized: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def summarize_scores(
     Args:
         predictions: The classifier's.
         baseline_predictions: The baseline's.
-        baseline_seconds: Seconds that the baseline took.
+        baseline_cost: `seconds` and `megabytes` of the baseline.
         history: Of the fine-tuning.
         tokenized: Tokens of the three splits.
 
@@ -65,6 +66,8 @@ def summarize_scores(
     """
     if list(predictions["row_id"]) != list(baseline_predictions["row_id"]):
         raise ValueError("classifier and baseline were not scored on the same test rows")
+    ids = {name: set(rows["row_id"]) for name, rows in tokenized.items()}
+    shared = {f"{one} and {other}": len(ids[one] & ids[other]) for one, other in combinations(ids, 2)}
     kept = history[history["best"]].iloc[0]
     figures = ("loss", "accuracy", "f1", "precision", "recall")
     return {
@@ -73,13 +76,17 @@ def summarize_scores(
         "validation": {name: float(kept[name]) for name in figures},
         "sizes": {name: len(rows) for name, rows in tokenized.items()},
         "steps": int(history["step"].max()),
+        "planned_steps": int(history["planned_steps"].iloc[0]),
         "seconds": {
             "fine_tune": float(history["seconds"].max()),
             "forecast": float(history["forecast_seconds"].iloc[0]),
-            "baseline": baseline_seconds,
+            "baseline": baseline_cost["seconds"],
         },
+        "megabytes": {"classifier": float(kept["megabytes"]), "baseline": baseline_cost["megabytes"]},
+        "temperature": float(kept["temperature"]),
         "best_epoch": int((history.loc[: kept.name, "split"] == "validation").sum()),
-        "selected_on_test": not set(tokenized["validation"]["row_id"]).isdisjoint(tokenized["test"]["row_id"]),
+        "shared_rows": shared,
+        "selected_on_test": shared["validation and test"] > 0,
     }
 
 

@@ -1,7 +1,9 @@
 """Reporting: say how good the classifier is.
 
-Consumes `metrics`, `history` and `data_profile`. Produces `metrics_table`, `training_curves`, `confusion_matrix` and
-`summary`. The run's `manifest` is written by a hook, so that failed runs have one too.
+Consumes `metrics`, `history`, `data_profile`, `splits`, `predictions`, `baseline_predictions` and `reload_check`.
+Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, `metrics_table`, `training_curves`, `confusion_matrix` and
+`summary`. `enforce_readiness` must stay the last node, since it may fail the run. The run's `manifest` is written by a
+hook, so that failed runs have one too.
 """
 
 from typing import Any
@@ -15,6 +17,53 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     """Wire the nodes."""
     return Pipeline(
         [
+            Node(
+                func=nodes.evaluate,
+                inputs={
+                    "predictions": "predictions",
+                    "baseline_predictions": "baseline_predictions",
+                    "splits": "splits",
+                    "metrics": "metrics",
+                    "report": "params:report",
+                },
+                outputs="evaluation",
+                name="evaluate",
+            ),
+            Node(
+                func=nodes.diagnose,
+                inputs={
+                    "history": "history",
+                    "metrics": "metrics",
+                    "data_profile": "data_profile",
+                    "evaluation": "evaluation",
+                    "diagnosis": "params:diagnosis",
+                },
+                outputs="diagnosis",
+                name="diagnose",
+            ),
+            Node(
+                func=nodes.judge_readiness,
+                inputs={
+                    "evaluation": "evaluation",
+                    "metrics": "metrics",
+                    "diagnosis": "diagnosis",
+                    "reload_check": "reload_check",
+                    "readiness": "params:readiness",
+                },
+                outputs="readiness",
+                name="judge_readiness",
+            ),
+            Node(
+                func=nodes.list_mistakes,
+                inputs={
+                    "predictions": "predictions",
+                    "baseline_predictions": "baseline_predictions",
+                    "splits": "splits",
+                    "report": "params:report",
+                },
+                outputs="mistakes",
+                name="list_mistakes",
+            ),
             Node(func=nodes.tabulate_metrics, inputs="metrics", outputs="metrics_table", name="tabulate_metrics"),
             Node(func=nodes.plot_training, inputs="history", outputs="training_curves", name="plot_training"),
             Node(func=nodes.plot_confusion, inputs="metrics", outputs="confusion_matrix", name="plot_confusion"),
@@ -23,6 +72,12 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 inputs=["metrics", "data_profile", "history"],
                 outputs="summary",
                 name="summarize",
+            ),
+            Node(
+                func=nodes.enforce_readiness,
+                inputs=["readiness", "summary", "mistakes", "params:readiness"],
+                outputs=None,
+                name="enforce_readiness",
             ),
         ]
     )

@@ -1,0 +1,146 @@
+"""Signs of how training goes, from numbers alone: the live warnings and the diagnosis afterwards read the same ones."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from review_sentiment.params import DiagnosisParams
+
+GradientSign = Literal["exploding", "vanishing", "large", "small", "healthy"]
+LossSign = Literal["falling", "flat", "rising"]
+
+# One logged gradient norm is one step's; the middle of three is not moved by a single odd batch.
+_LATEST = 3
+# Below this share of chance's loss there is little left to learn, so a flat loss or a small gradient is no fault.
+_LEARNED = 0.5
+
+
+def chance_loss(classes: int) -> float:
+    """Cross entropy of giving every class the same probability, nats.
+
+    Args:
+        classes: How many classes there are.
+    """
+    return math.log(classes)
+
+
+def gradient_sign(norms: Sequence[float], loss: float, classes: int, params: DiagnosisParams) -> GradientSign:
+    """Judge gradient norms by their median.
+
+    Args:
+        norms: Before clipping, at least one.
+        loss: Mean training loss over the same steps.
+        classes: How many classes there are.
+        params: The block `diagnosis`.
+
+    Returns:
+        `exploding` or `large` above the bounds; `vanishing` or `small` below them, unless the loss is low, since a
+        model that has learned its rows gets small gradients; else `healthy`.
+    """
+    middle = float(np.median(norms))
+    if middle > params.grad_norm_exploding:
+        return "exploding"
+    if middle > params.grad_norm_high:
+        return "large"
+    if loss > _LEARNED * chance_loss(classes):
+        if middle < params.grad_norm_vanishing:
+            return "vanishing"
+        if middle < params.grad_norm_low:
+            return "small"
+    return "healthy"
+
+
+def latest_gradient_sign(
+    norms: Sequence[float], losses: Sequence[float], classes: int, params: DiagnosisParams
+) -> GradientSign | None:
+    """Judge the last three logged rows.
+
+    Args:
+        norms: Gradient norms of all rows so far.
+        losses: Training losses of the same rows.
+        classes: How many classes there are.
+        params: The block `diagnosis`.
+
+    Returns:
+        The sign, or None as long as there are fewer than three rows.
+    """
+    if len(norms) < _LATEST:
+        return None
+    return gradient_sign(norms[-_LATEST:], float(np.mean(losses[-_LATEST:])), classes, params)
+
+
+def loss_sign(losses: Sequence[float], classes: int, params: DiagnosisParams) -> LossSign:
+    """Judge which way the training loss goes.
+
+    Args:
+        losses: Means over equal stretches of training, such as epochs; at least one.
+        classes: How many classes there are.
+        params: The block `diagnosis`.
+
+    Returns:
+        `rising` or `falling` if the last stretch differs from the first by more than `loss_change`; between them
+        `flat`, unless the loss is low already, which counts as `falling`.
+    """
+    first, last = losses[0], losses[-1]
+    if last > first * (1 + params.loss_change):
+        return "rising" if last > _LEARNED * chance_loss(classes) else "falling"
+    if last < first * (1 - params.loss_change) or last < _LEARNED * chance_loss(classes):
+        return "falling"
+    return "flat"
+
+
+def overfits_since(train: Sequence[float], validation: Sequence[float], params: DiagnosisParams) -> int | None:
+    """Find the epoch from which on the model learned its training rows by heart.
+
+    Args:
+        train: Mean training loss of each epoch.
+        validation: Validation loss of each epoch.
+        params: The block `diagnosis`.
+
+    Returns:
+        The first epoch, counted from 1, after the lowest validation loss, if validation loss ends more than
+        `overfit_rise` above its lowest while training loss fell further; else None.
+    """
+    lowest = int(np.argmin(validation))
+    rose = validation[-1] > validation[lowest] * (1 + params.overfit_rise)
+    return lowest + 2 if rose and train[-1] < train[lowest] else None
+
+
+def is_slow(seconds: float, forecast: float, params: DiagnosisParams) -> bool:
+    """Whether a run takes far longer than was foreseen.
+
+    Args:
+        seconds: What it took, or is now expected to take.
+        forecast: What was foreseen before the first step.
+        params: The block `diagnosis`.
+    """
+    return seconds > params.slow_factor * forecast
+
+
+def warm_up_never_ended(rates: Sequence[float]) -> bool:
+    """Whether the learning rate was still rising at the end.
+
+    Args:
+        rates: Learning rates of the logged rows, in order.
+    """
+    return len(rates) >= 2 and rates[-1] > rates[-2] and rates[-1] == max(rates)
+
+
+def stretch_means(steps: Sequence[int], losses: Sequence[float], ends: Sequence[int]) -> list[float]:
+    """Mean training loss of each stretch of steps.
+
+    Args:
+        steps: Steps of the logged rows, rising.
+        losses: Their losses, each the mean since the row before.
+        ends: Last step of each stretch, rising.
+
+    Returns:
+        One mean a stretch that holds a row. A row belongs to the stretch in which most of its steps lie.
+    """
+    starts = [0, *steps[:-1]]
+    middles = [(start + step) / 2 for start, step in zip(starts, steps, strict=True)]
+    which = np.searchsorted(ends, middles)
+    values = np.asarray(losses, dtype=float)
+    return [float(values[which == index].mean()) for index in range(len(ends)) if (which == index).any()]

@@ -1,0 +1,59 @@
+"""Does the classifier that is read back from disk answer as the one that was saved? A few validation rows tell."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from review_sentiment.encoder import Classifier, predict_logits
+from review_sentiment.metrics import softmax
+
+# Enough to notice a lost or mixed-up weight, in a fraction of a second.
+_ROWS = 32
+# The same weights on the same machine give the same numbers; bf16 on another one may round differently.
+_BOUND = 0.01
+
+
+def add_self_test(classifier: Classifier, validation: Any, batch_size: int) -> Classifier:
+    """Keep the classifier's answers to a few rows in its settings, which are saved with it.
+
+    Args:
+        classifier: As it came out of training.
+        validation: Tokens of the validation rows.
+        batch_size: Rows per forward pass.
+
+    Returns:
+        The classifier with the setting `self_test`: `row_id` and `proba` (N x K) of the first validation rows.
+    """
+    rows = validation[:_ROWS]
+    proba = _proba(classifier, rows["input_ids"], batch_size)
+    self_test = {"row_id": list(rows["row_id"]), "proba": proba.tolist()}
+    return replace(classifier, settings={**classifier.settings, "self_test": self_test})
+
+
+def run_self_test(classifier: Classifier, validation: Any, batch_size: int) -> dict[str, Any]:
+    """Ask a classifier that was read back from disk the same again.
+
+    Args:
+        classifier: As it was read.
+        validation: Tokens of the validation rows.
+        batch_size: Rows per forward pass.
+
+    Returns:
+        `rows` compared (0 if these are other validation rows than those of its training), `largest_difference` of a
+        probability, `bound` on it, and `same_predictions` (rows were compared, and none differs by more than that).
+    """
+    kept = classifier.settings["self_test"]
+    rows = validation[: len(kept["row_id"])]
+    if list(rows["row_id"]) != kept["row_id"]:
+        return {"rows": 0, "largest_difference": 0.0, "bound": _BOUND, "same_predictions": False}
+    gaps = np.abs(_proba(classifier, rows["input_ids"], batch_size) - np.array(kept["proba"]))
+    largest = float(gaps.max())
+    return {"rows": len(gaps), "largest_difference": largest, "bound": _BOUND, "same_predictions": largest <= _BOUND}
+
+
+def _proba(classifier: Classifier, input_ids: Any, batch_size: int) -> np.ndarray:
+    precision = classifier.settings["engine"]["precision"]
+    return softmax(
+        predict_logits(classifier.model, input_ids, classifier.tokenizer.pad_token_id, batch_size, precision)
+    )

@@ -1,0 +1,57 @@
+"""Calibration: one divisor of the class scores, fitted on validation rows and built into the classifier's head."""
+
+import logging
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from review_sentiment.encoder import score_layer
+from review_sentiment.metrics import row_losses, softmax
+
+logger = logging.getLogger(__name__)
+
+# Beyond these a temperature would speak of very few rows.
+_LOWEST, _HIGHEST = 0.05, 20.0
+
+
+def fit_temperature(label_id: np.ndarray, logits: np.ndarray) -> float:
+    """Find the divisor of the scores that makes the loss on these rows smallest.
+
+    Args:
+        label_id: True classes, shape (N,).
+        logits: Raw scores, shape (N, K).
+
+    Returns:
+        The temperature, above 0; 1 where the rows hold no mistake to learn from, since sharper would always look
+        better, or where the scores are no numbers.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 4.2 (temperature scaling).
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not np.isfinite(logits).all() or (logits.argmax(axis=1) == label_id).all():
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        return float(row_losses(label_id, softmax(logits / np.exp(log_temperature))).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
+    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
+
+
+def cool_head(model: PreTrainedModel, temperature: float) -> None:
+    """Divide the scores of a classifier by a temperature, in its weights, so that all who load it are calibrated.
+
+    Args:
+        model: The classifier; its last linear layer that gives a score a class is changed.
+        temperature: The divisor, above 0.
+
+    Raises:
+        ValueError: The model has no such layer.
+    """
+    layer = score_layer(model)
+    with torch.no_grad():
+        layer.weight /= temperature
+        if layer.bias is not None:
+            layer.bias /= temperature

@@ -1,0 +1,184 @@
+"""Is the classifier good enough to use: a checklist with bounds, and one sentence that claims no more than is known."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from review_sentiment.errors import UserError, fault_list
+from review_sentiment.params import ReadinessParams
+from review_sentiment.pipelines.reporting.evaluation import balance_gap, headline_value
+
+
+def band_of(accuracy: float, params: ReadinessParams) -> str:
+    """The quality band of an accuracy.
+
+    Args:
+        accuracy: A share from 0 to 1.
+        params: The block `readiness`.
+
+    Returns:
+        `poor`, `fair`, `good`, `very good`, `excellent` or `outstanding`.
+    """
+    bounds = {
+        "outstanding": params.outstanding_min,
+        "excellent": params.excellent_min,
+        "very good": params.very_good_min,
+        "good": params.good_min,
+        "fair": params.fair_min,
+    }
+    return next((band for band, bound in bounds.items() if accuracy >= bound), "poor")
+
+
+def judge(
+    evaluation: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    diagnosis: Mapping[str, Any],
+    reload_check: Mapping[str, Any],
+    params: ReadinessParams,
+) -> dict[str, Any]:
+    """Go through the checklist.
+
+    Args:
+        evaluation: Figures on the test rows.
+        metrics: All figures of the run.
+        diagnosis: Findings on the training.
+        reload_check: The classifier in memory against the one read back from disk.
+        params: The block `readiness`.
+
+    Returns:
+        As the node `judge_readiness` says.
+    """
+    checks = [
+        *_quality_checks(evaluation, metrics, params),
+        *_course_checks(metrics, diagnosis, reload_check),
+        _baseline_check(evaluation["versus_baseline"]),
+        *_honesty_checks(metrics),
+    ]
+    accuracy = headline_value(evaluation, "accuracy")
+    ready = all(check["passed"] for check in checks)
+    band, band_low = band_of(accuracy["value"], params), band_of(accuracy["low"], params)
+    return {
+        "ready": ready,
+        "band": band,
+        "band_low": band_low,
+        "sentence": _sentence(evaluation["rows"], accuracy, band, band_low, checks),
+        "checks": checks,
+    }
+
+
+def _check(name: str, text: str, value: Any, bound: Any, passed: bool, detail: str) -> dict[str, Any]:
+    return {"name": name, "text": text, "value": value, "bound": bound, "passed": bool(passed), "detail": detail}
+
+
+def _quality_checks(
+    evaluation: Mapping[str, Any], metrics: Mapping[str, Any], params: ReadinessParams
+) -> list[dict[str, Any]]:
+    accuracy, f1 = (headline_value(evaluation, name) for name in ("accuracy", "f1"))
+    gap, worst = balance_gap(evaluation["per_class"])
+    loss, error = metrics["validation"]["loss"], evaluation["calibration"]["ece"]
+    return [
+        _check(
+            "accuracy", f"Accuracy is at least {params.accuracy_min:.0%}", accuracy["value"], params.accuracy_min,
+            accuracy["value"] >= params.accuracy_min, _interval(accuracy),
+        ),
+        _check(
+            "f1", f"F1 is at least {params.f1_min:.2f}", f1["value"], params.f1_min, f1["value"] >= params.f1_min,
+            f"{f1['value']:.3f}, interval {f1['low']:.3f} to {f1['high']:.3f}",
+        ),
+        _check(
+            "balance", f"Precision and recall of each class lie within {100 * params.balance_gap_max:.0f} points", gap,
+            params.balance_gap_max, gap <= params.balance_gap_max,
+            f"'{worst['label']}': precision {worst['precision']:.1%}, recall {worst['recall']:.1%}",
+        ),
+        _check(
+            "validation_loss", f"Validation loss is at most {params.validation_loss_max:g}", loss,
+            params.validation_loss_max, loss <= params.validation_loss_max,
+            f"{loss:.3f} in epoch {metrics['best_epoch']}, the one that was kept",
+        ),
+        _check(
+            "calibrated", f"Stated probabilities are off by at most {100 * params.calibration_error_max:.0f} points",
+            error, params.calibration_error_max, error <= params.calibration_error_max,
+            f"off by {100 * error:.1f} points on average (temperature {evaluation['calibration']['temperature']:.2f})",
+        ),
+    ]  # fmt: skip
+
+
+def _course_checks(
+    metrics: Mapping[str, Any], diagnosis: Mapping[str, Any], reload_check: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    bad = [finding["title"] for finding in diagnosis["findings"] if finding["severity"] == "bad"]
+    rows, same, gap = reload_check["rows"], reload_check["same_predictions"], reload_check["largest_difference"]
+    return [
+        _check(
+            "completed", "Training was completed, and shows no bad sign", metrics["steps"], metrics["planned_steps"],
+            not bad, " ".join([f"{metrics['steps']:,} of {metrics['planned_steps']:,} planned steps.", *bad]),
+        ),
+        _check(
+            "saved", "The classifier is saved", True, True, True,
+            "the test reviews were scored by the classifier as it was read back from disk",
+        ),
+        _check(
+            "reloaded", "Read back from disk, it gives the same predictions", gap, reload_check["bound"], same,
+            f"{rows:,} validation reviews compared; probabilities differ by at most {gap:.1g}" if rows
+            else "not compared: the classifier was trained on other validation reviews",
+        ),
+    ]  # fmt: skip
+
+
+def _baseline_check(versus: Mapping[str, Any]) -> dict[str, Any]:
+    passed = versus["proven"] and versus["difference"] > 0
+    text = "It is better than the TF-IDF baseline, beyond chance"
+    return _check("above_baseline", text, versus["p_value"], 0.05, passed, versus["sentence"])
+
+
+def _honesty_checks(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    shared = metrics["shared_rows"]
+    pairs = ", ".join(f"{count:,} in {pair}" for pair, count in shared.items() if count)
+    on_test = metrics["selected_on_test"]
+    return [
+        _check(
+            "no_leak", "No text stands in two splits", sum(shared.values()), 0, not pairs,
+            f"{pairs}: figures flatter the classifier" if pairs else "compared by cleaned text",
+        ),
+        _check(
+            "not_chosen_on_test", "The epoch was not chosen on the test reviews", on_test, False, not on_test,
+            "chosen on the test reviews" if on_test else "chosen on validation reviews",
+        ),
+    ]  # fmt: skip
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['value']:.1%}, interval {row['low']:.1%} to {row['high']:.1%}"
+
+
+def _sentence(rows: int, accuracy: Mapping[str, Any], band: str, band_low: str, checks: list[dict[str, Any]]) -> str:
+    """The verdict; where the interval reaches into a lower band, that band is what is certain."""
+    quality = f"{band.capitalize()} ({_interval(accuracy)}, {rows:,} test reviews)"
+    if band != band_low:
+        quality += f", though no better than {band_low} is certain"
+    failed = [check["text"][:1].lower() + check["text"][1:] for check in checks if not check["passed"]]
+    if failed:
+        many = f"{len(failed)} of {len(checks)} checks fail" if len(failed) > 1 else f"1 of {len(checks)} checks fails"
+        return f"Not ready: {many} ({'; '.join(failed)}). Quality: {quality}."
+    accuracy_bound = next(check["bound"] for check in checks if check["name"] == "accuracy")
+    if accuracy["low"] < accuracy_bound:
+        return (
+            f"Ready by the checklist, but another draw of test reviews could show less than {accuracy_bound:.0%}."
+            f" Quality: {quality}."
+        )
+    return f"Ready: all {len(checks)} checks pass. Quality: {quality}."
+
+
+def enforce(readiness: Mapping[str, Any], params: ReadinessParams) -> None:
+    """Let a classifier that is not ready fail the run, if that is asked for.
+
+    Args:
+        readiness: The verdict.
+        params: The block `readiness`.
+
+    Raises:
+        UserError: A check fails and `enforce` is true; the message lists all that fail.
+    """
+    failed = [f"{check['text']}: {check['detail']}" for check in readiness["checks"] if not check["passed"]]
+    if params.enforce and failed:
+        head = "The classifier is not ready, and readiness.enforce is true; everything was written"
+        raise UserError(fault_list(head, failed))

@@ -1,0 +1,88 @@
+"""Accuracy on parts of the test rows: by length, by what was cut off, and by any column of the user's."""
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from review_sentiment.metrics import wilson
+
+logger = logging.getLogger(__name__)
+
+# Words of a review; reviews of 100 to 250 words are the usual ones.
+_WORDS = (0, 50, 100, 150, 200, 300, 500, 1000)
+_MOST_VALUES = 12
+
+
+def slice_accuracy(
+    predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, test: pd.DataFrame, columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Work out accuracy for each part of the test rows.
+
+    Args:
+        predictions: The classifier's, with `tokens_seen` and `tokens_total`.
+        baseline_predictions: The baseline's, on the same rows.
+        test: Texts and extra columns of the test rows, with `row_id`.
+        columns: Extra columns to slice by; one that is not there is left out, and the log says so.
+
+    Returns:
+        Rows with `column`, `value`, `rows`, `accuracy`, `low`, `high` (Wilson, 95 %) and `baseline_accuracy`.
+    """
+    texts = test.set_index("row_id").loc[predictions["row_id"]]
+    baseline = baseline_predictions.set_index("row_id").loc[predictions["row_id"]]
+    right = (predictions["predicted"] == predictions["label"]).to_numpy()
+    baseline_right = (baseline["predicted"] == baseline["label"]).to_numpy()
+    cut = predictions["tokens_seen"].to_numpy() < predictions["tokens_total"].to_numpy()
+    values = {
+        "length": _lengths(texts["text"]),
+        "truncated": pd.Series(np.where(cut, "cut off", "read whole")),
+        **{name: _few_values(texts[name]) for name in columns if name in texts},
+    }
+    absent = [name for name in columns if name not in texts]
+    if absent:
+        logger.info("No column %s in the reviews: left out of report.slice_columns", ", ".join(absent))
+    return [
+        row
+        for column, column_values in values.items()
+        for row in _slices(column, column_values.reset_index(drop=True), right, baseline_right)
+    ]
+
+
+def _lengths(texts: pd.Series) -> pd.Series:
+    words = texts.str.count(" ") + 1
+    names = [f"{low} to {high - 1} words" for low, high in pairwise(_WORDS)]
+    names = [f"under {_WORDS[1]} words", *names[1:], f"{_WORDS[-1]:,} words or more"]
+    return pd.cut(words, [*_WORDS, np.inf], right=False, labels=names)
+
+
+def _few_values(column: pd.Series) -> pd.Series:
+    """At most a dozen values: numbers in quarters, the rarer of other values together."""
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > _MOST_VALUES:
+        return pd.qcut(column, 4, duplicates="drop").astype(str).where(column.notna(), "missing")
+    text = column.astype(object).where(column.notna(), "missing").map(str)
+    common = text.value_counts().index[:_MOST_VALUES]
+    return text.where(text.isin(common), "other")
+
+
+def _slices(column: str, values: pd.Series, right: np.ndarray, baseline_right: np.ndarray) -> list[dict[str, Any]]:
+    order = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else sorted(values.unique())
+    rows = []
+    for value in order:
+        inside = (values == value).to_numpy()
+        if inside.any():
+            low, high = wilson(int(right[inside].sum()), int(inside.sum()))
+            rows.append(
+                {
+                    "column": column,
+                    "value": str(value),
+                    "rows": int(inside.sum()),
+                    "accuracy": float(right[inside].mean()),
+                    "low": low,
+                    "high": high,
+                    "baseline_accuracy": float(baseline_right[inside].mean()),
+                }
+            )
+    return rows
