@@ -2,8 +2,8 @@
 
 Consumes `metrics`, `history`, `data_profile`, `splits`, `predictions`, `baseline_predictions`, `reload_check` and, from
 a hook, `run_info`. Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, `metrics_table`, `training_curves`,
-`confusion_matrix`, `summary`, a row of `run_ledger` and `runs_over_time`. `enforce_readiness` must stay the last node:
-it may fail the run. The run's `manifest` is written by a hook, so that failed runs have one too.
+`confusion_matrix`, `summary`, a row of `run_ledger` and `runs_over_time`. `enforce_readiness` must stay the last node,
+since it may fail the run. The run's `manifest` is written by a hook, so that failed runs have one too.
 """
 
 from typing import Any
