@@ -24,14 +24,18 @@ EVERY_RUN_WRITES = {
     "07_model_output/metrics.json/{run}/metrics.json",
     "07_model_output/reload_check.json/{run}/reload_check.json",
     "07_model_output/predictions.parquet/{run}/predictions.parquet",
+    "08_reporting/calibration_curve.json/{run}/calibration_curve.json",
     "08_reporting/confusion_matrix.json/{run}/confusion_matrix.json",
     "08_reporting/diagnosis.json/{run}/diagnosis.json",
     "08_reporting/evaluation.json/{run}/evaluation.json",
     "08_reporting/manifest.json/{run}/manifest.json",
-    "08_reporting/metrics_table.parquet/{run}/metrics_table.parquet",
     "08_reporting/mistakes.parquet/{run}/mistakes.parquet",
+    "08_reporting/precision_recall_curve.json/{run}/precision_recall_curve.json",
     "08_reporting/readiness.json/{run}/readiness.json",
+    "08_reporting/report.html/{run}/report.html",
+    "08_reporting/roc_curve.json/{run}/roc_curve.json",
     "08_reporting/runs_over_time.json/{run}/runs_over_time.json",
+    "08_reporting/slice_accuracy.json/{run}/slice_accuracy.json",
     "08_reporting/summary.md/{run}/summary.md",
     "08_reporting/training_curves.json/{run}/training_curves.json",
 }
@@ -129,6 +133,23 @@ def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
         project.run(training={"freeze_layers": 2})
 
 
+def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(project):
+    slow = {"freeze_word_embeddings": True, "learning_rate": 1e-8, "epochs": 2}
+    runs = [project.run(training={**slow, "head_learning_rate_factor": factor}) for factor in (1, 1e6)]
+
+    encoder = load_file(project.encoder / "model.safetensors")
+    still, trained = (
+        load_file(project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors") for run in runs
+    )
+    words = "embeddings.word_embeddings.weight"
+    assert torch.equal(encoder[words], trained[f"bert.{words}"])
+    for name, weight in encoder.items():
+        torch.testing.assert_close(trained[f"bert.{name}"], weight, rtol=0, atol=1e-6)
+    # By direction, since calibration scales the last layer.
+    heads = [state["classifier.weight"].flatten() for state in (still, trained)]
+    assert torch.cosine_similarity(*heads, dim=0) < 0.999
+
+
 def test_load_versions_brings_a_run_back(project):
     first = project.run(training={"epochs": 1, "learning_rate": 1e-6})
     project.run()
@@ -202,7 +223,8 @@ def test_a_loss_that_is_no_number_stops_the_run(project, tmp_path):
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
 
     with pytest.raises(
-        UserError, match=r"the loss became nan by step 5: training diverged; lower training.learning_rate"
+        UserError,
+        match=r"the loss became nan at step 1, on the reviews \w{16}, .*: training diverged; lower training.lear",
     ):
         project.run(encoder=str(broken))
     assert not (project.folder / "data/06_models").exists()

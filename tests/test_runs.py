@@ -147,6 +147,20 @@ def test_listing_pipelines_does_not_load_what_the_commands_need():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
+@pytest.mark.parametrize(("columns", "has_all"), [(80, False), (140, True)])
+def test_a_terminal_shows_what_fits_and_cuts_nothing(project, monkeypatch, columns, has_all):
+    row = {**make_row("2026-11-25T12.47.52.437Z"), "reviews": "[/i] " * 8}
+    ledger = LedgerDataset(filepath=str(project.folder / "data/08_reporting/run_ledger"))
+    ledger.save(pd.DataFrame([row, {**row, "run": "2027", "classifier_run": "2027", "parameters": '{"encoder": "x"}'}]))
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    shown = call().output
+    assert "2026-11-25T12.47.52.437Z" in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= columns
+    assert ("[/i]" in shown, "minutes." in shown) == (has_all, not has_all)
+
+
 def test_rows_are_added_at_once_and_never_rewritten(tmp_path):
     ledger = LedgerDataset(filepath=str(tmp_path / "ledger"))
     assert ledger.load().empty

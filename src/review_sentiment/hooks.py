@@ -31,6 +31,21 @@ class ParameterHooks:
         parse_parameters(context.config_loader["parameters"])
 
 
+class RescueHooks:
+    """Saves the classifier that a node had when training diverged, apart from those of complete runs."""
+
+    @hook_impl
+    def on_node_error(self, error: Exception, catalog: CatalogProtocol) -> None:
+        """Save what the error carries, and never hide the error."""
+        classifier = getattr(error, "rescued", None)
+        if classifier is None:
+            return
+        try:
+            catalog.save("rescued_classifier", classifier)
+        except Exception:
+            logger.warning("The rescued classifier could not be saved", exc_info=True)
+
+
 class ManifestHooks:
     """Tells the run what it is (`run_info`), and saves that with how it went as `manifest`, also when it failed."""
 

@@ -10,6 +10,7 @@ import pandas as pd
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 from kedro.io import CatalogProtocol, DatasetError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WIDTH_OF_A_PIPE = 160
+_WIDE = 130
+_FOR_WIDE = ("env", "reviews", "F1", "minutes")
+_UNBROKEN = ("run", "F1", "baseline", "minutes", "ready")
 
 
 def list_runs() -> None:
@@ -31,22 +35,25 @@ def list_runs() -> None:
     if reports.empty:
         console.print("No run has been recorded yet: `kedro run` makes the first.")
         return
-    head = ("run", "env", "reviews", "accuracy (95 % interval)", "F1", "baseline", "minutes", "ready", "changed")
-    console.print(_table(head, (_listed(row) for row in reports.to_dict("records"))))
+    rows = [_listed(row) for row in reports.to_dict("records")]
+    head = [name for name in rows[0] if console.width >= _WIDE or name not in _FOR_WIDE]
+    console.print(_table(head, ([row[name] for name in head] for row in rows)))
+    if console.width < _WIDE:
+        console.print(f"From {_WIDE} columns on there are also {', '.join(_FOR_WIDE)}.")
 
 
-def _listed(row: dict[Any, Any]) -> list[str]:
-    return [
-        row["classifier_run"],
-        row["env"],
-        row["reviews"],
-        f"{row['accuracy']:.1%} ({row['accuracy_low']:.1%} to {row['accuracy_high']:.1%})",
-        f"{row['f1']:.1%}",
-        f"{row['baseline_accuracy']:.1%}",
-        f"{row['minutes']:.1f}",
-        "yes" if row["ready"] else "no",
-        row["changed"],
-    ]
+def _listed(row: dict[Any, Any]) -> dict[str, str]:
+    return {
+        "run": row["classifier_run"],
+        "env": row["env"],
+        "reviews": row["reviews"],
+        "accuracy (95 % interval)": f"{row['accuracy']:.1%} ({row['accuracy_low']:.1%} to {row['accuracy_high']:.1%})",
+        "F1": f"{row['f1']:.1%}",
+        "baseline": f"{row['baseline_accuracy']:.1%}",
+        "minutes": f"{row['minutes']:.1f}",
+        "ready": "yes" if row["ready"] else "no",
+        "changed": row["changed"],
+    }
 
 
 def compare_runs(first: str | None, second: str | None) -> None:
@@ -137,7 +144,10 @@ def _console() -> Console:
 
 
 def _table(head: "Iterable[str]", rows: "Iterable[Iterable[str]]") -> Table:
-    table = Table(*head)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in head:
+        # Folded, not cut: on a narrow terminal every cell stays whole, and a run's name stays on one line to be copied.
+        table.add_column(name, overflow="fold", no_wrap=name in _UNBROKEN)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: what a user wrote is no markup
     return table

@@ -11,7 +11,6 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from review_sentiment.errors import UserError
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.clock import Clock
 
@@ -21,11 +20,11 @@ _EVAL = "eval_"
 
 
 class History(TrainerCallback):
-    """One row for each logged step and each validation, in the log and as a table; stops when the loss is lost."""
+    """One row for each logged step and each validation, in the log and as a table."""
 
-    def __init__(self, params: TrainingParams, clock: Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._params, self._clock = params, clock
+        self._clock = clock
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keep the forecast that was made before the first step."""
@@ -50,11 +49,7 @@ class History(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Keep and print a row.
-
-        Raises:
-            UserError: The loss is no longer a number.
-        """
+        """Keep and print a row."""
         logs = logs or {}
         row = self._row(state)
         if "loss" in logs:
@@ -68,11 +63,6 @@ class History(TrainerCallback):
                 *(logs["learning_rate"], self._clock.step_seconds, _minutes(row["seconds"])),
                 _minutes(row["forecast_seconds"] - row["seconds"]),
             )
-            if not math.isfinite(logs["loss"]):
-                raise UserError(
-                    f"the loss became {logs['loss']} by step {state.global_step}: training diverged; lower"
-                    f" training.learning_rate (now {self._params.learning_rate:g})"
-                )
         elif f"{_EVAL}loss" in logs:
             figures = {name.removeprefix(_EVAL): value for name, value in logs.items() if name.startswith(_EVAL)}
             self.rows.append({**row, "split": "validation", **figures})

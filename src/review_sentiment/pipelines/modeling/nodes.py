@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from review_sentiment.params import BaselineParams, DataParams, TokenizeParams, TrainingParams
+from review_sentiment.params import BaselineParams, DataParams, DiagnosisParams, TokenizeParams, TrainingParams
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -42,6 +42,7 @@ def fine_tune(
     data: DataParams,
     training: TrainingParams,
     tokenize: TokenizeParams,
+    diagnosis: DiagnosisParams,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Fine-tune the encoder on the training rows; validation picks the epoch.
 
@@ -51,15 +52,18 @@ def fine_tune(
         data: Class names.
         training: Settings of the run.
         tokenize: How the tokens were made.
+        diagnosis: From where on a bad sign is told while it trains.
 
     Returns:
         The classifier, and the history of the run.
     """
     from review_sentiment.pipelines.modeling.self_test import add_self_test
     from review_sentiment.pipelines.modeling.training import train
+    from review_sentiment.pipelines.modeling.watch import memory_told
 
-    classifier, history = train(tokenized, data.label_names, pretrained, training, tokenize)
-    return add_self_test(classifier, tokenized["validation"], training.eval_batch_size), history
+    with memory_told(training, tokenize):
+        classifier, history = train(tokenized, data.label_names, pretrained, training, tokenize, diagnosis)
+        return add_self_test(classifier, tokenized["validation"], training.eval_batch_size), history
 
 
 def predict_test(

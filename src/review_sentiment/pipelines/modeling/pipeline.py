@@ -23,7 +23,14 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 func=nodes.fine_tune,
-                inputs=["tokenized", "pretrained", "params:data", "params:training", "params:tokenize"],
+                inputs={
+                    "tokenized": "tokenized",
+                    "pretrained": "pretrained",
+                    "data": "params:data",
+                    "training": "params:training",
+                    "tokenize": "params:tokenize",
+                    "diagnosis": "params:diagnosis",
+                },
                 outputs=["classifier", "history"],
                 name="fine_tune",
             ),

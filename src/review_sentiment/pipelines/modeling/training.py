@@ -20,20 +20,23 @@ from review_sentiment.encoder import (
     Precision,
     Pretrained,
     add_head,
+    bf16_hidden_states,
     collate,
     freeze_lowest,
     predict_logits,
+    score_layer,
 )
 from review_sentiment.errors import UserError
 from review_sentiment.first_token import first_token_only
 from review_sentiment.metrics import headline_metrics, softmax
-from review_sentiment.params import TokenizeParams, TrainingParams
+from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.batches import LengthBatches, preview_batches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
 from review_sentiment.pipelines.modeling.plan import TrainingPlan, fit_plan, plan_training, scale_learning_rate
 from review_sentiment.pipelines.modeling.probe import Engine, choose_engine, measure_pace
 from review_sentiment.pipelines.modeling.temperature import cool_head, fit_temperature
+from review_sentiment.pipelines.modeling.watch import DivergedError, Watch, with_row_ids
 
 Collator = Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
 
@@ -48,16 +51,51 @@ class ReviewTrainer(Trainer):
     """
 
     def __init__(
-        self, *, pad_id: int, precision: Precision, average: WeightAverage, schedule: Schedule, **kwargs: Any
+        self,
+        *,
+        pad_id: int,
+        precision: Precision,
+        average: WeightAverage,
+        schedule: Schedule,
+        head_factor: float,
+        watch: Watch,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
+        self._head_factor = head_factor
+        self._watch = watch
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Make the usual scheduler, with an end that can be moved."""
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         self._schedule.drive(scheduler)
         return scheduler
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the usual optimizer, with a rate of its own for the last layer, which starts from random values."""
+        optimizer = super().create_optimizer(model)
+        if self._head_factor == 1:
+            return optimizer
+        head = {id(weight) for weight in score_layer(self.model).parameters()}
+        for group in list(optimizer.param_groups):
+            moved = [weight for weight in group["params"] if id(weight) in head]
+            if moved:
+                group["params"] = [weight for weight in group["params"] if id(weight) not in head]
+                optimizer.add_param_group({**group, "params": moved, "lr": group["lr"] * self._head_factor})
+        return optimizer
+
+    def training_step(self, model: PreTrainedModel, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take the usual step, and stop at a loss that is no number, before it reaches the weights."""
+        self._watch.take_row_ids(inputs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._watch.check("loss", loss.item())
+        return loss
+
+    def _clip_grad_norm(self, model: PreTrainedModel) -> torch.Tensor:
+        norm: torch.Tensor = super()._clip_grad_norm(model)
+        self._watch.check("gradient norm", float(norm))
+        return norm
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.args.train_sampling_strategy != "group_by_length":
@@ -89,6 +127,7 @@ def train(
     pretrained: Pretrained,
     params: TrainingParams,
     tokenize: TokenizeParams,
+    diagnosis: DiagnosisParams,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Fine-tune an encoder with a new head; the best epoch by validation is kept.
 
@@ -98,6 +137,7 @@ def train(
         pretrained: The encoder.
         params: The block `training`.
         tokenize: The block `tokenize`, kept with the classifier so that new texts are read the same way.
+        diagnosis: From where on a bad sign is told while it trains.
 
     Returns:
         The classifier, and the history: a row for the forecast, for each logged step and for each validation, with
@@ -109,7 +149,8 @@ def train(
         an epoch), `megabytes` (of the weights).
 
     Raises:
-        UserError: The schedule, the encoder or the time budget does not fit, or training diverged.
+        UserError: The schedule, the encoder or the time budget does not fit.
+        DivergedError: A number became NaN or infinite; it carries the classifier of the best finished epoch.
     """
     start = time.perf_counter()
     rows = len(tokenized["train"]), len(tokenized["validation"])
@@ -118,8 +159,8 @@ def train(
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
     collator = _collator(pretrained, to_length)
     set_seed(params.seed)
-    model = add_head(pretrained, label_names, params.hidden_dropout, params.attention_dropout)
-    freeze_lowest(model, params.freeze_layers)
+    model = add_head(pretrained, label_names, params.pooling, params.hidden_dropout, params.attention_dropout)
+    freeze_lowest(model, params.freeze_word_embeddings, params.freeze_layers)
     if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
         model.activation_checkpointing_enable({"use_reentrant": False})
     with first_token_only(model) if params.first_token_only else nullcontext():
@@ -131,11 +172,16 @@ def train(
         plan = fit_plan(plan, *rows, pace, params, time.perf_counter() - start)
         clock = Clock(pace, plan, rows[1], start)
         _log_plan(plan, params, model, clock, padding)
-        with engine.applied(model):
-            rows_logged, best = _run(model, tokenized, collator, params, plan, engine, clock)
-    model.load_state_dict(best.weights)
-    cool_head(model, best.temperature)
-    history = pd.DataFrame(rows_logged)
+        logged, best = History(clock), KeepBest(params)
+        watch = Watch(logged, len(label_names), diagnosis, params)
+        try:
+            with engine.applied(model), bf16_hidden_states(model):
+                _run(model, tokenized, collator, params, plan, engine, (clock, logged, watch, best))
+        except DivergedError as error:
+            rescued = _classifier(model, best, pretrained, tokenize, engine) if best.weights else None
+            raise error.keep(rescued) from None
+    classifier = _classifier(model, best, pretrained, tokenize, engine)
+    history = pd.DataFrame(logged.rows)
     seconds, forecast = history["seconds"].iloc[-1], history["forecast_seconds"].iloc[0]
     logger.info(
         "Kept epoch %d; fine-tuning took %.1f minutes, the forecast was %.1f",
@@ -146,6 +192,15 @@ def train(
         number_format=engine.precision, threads=engine.threads, attention=engine.attention,
         engine_reason=engine.reason, padding_share=padding, megabytes=model.get_memory_footprint() / 1e6,
     )  # fmt: skip
+    return classifier, history
+
+
+def _classifier(
+    model: PreTrainedModel, best: KeepBest, pretrained: Pretrained, tokenize: TokenizeParams, engine: Engine
+) -> Classifier:
+    """The best epoch, with calibrated scores."""
+    model.load_state_dict(best.weights)
+    cool_head(model, best.temperature)
     settings = {
         "encoder": pretrained.name,
         "encoder_sha256": pretrained.sha256,
@@ -155,7 +210,7 @@ def train(
         "temperature": best.temperature,
     }
     pretrained.tokenizer.model_max_length = tokenize.scoring_max_tokens
-    return Classifier(model.cpu().eval(), pretrained.tokenizer, settings), history
+    return Classifier(model.cpu().eval(), pretrained.tokenizer, settings)
 
 
 def _collator(pretrained: Pretrained, to_length: int | None) -> Collator:
@@ -177,12 +232,13 @@ def _run(
     params: TrainingParams,
     plan: TrainingPlan,
     engine: Engine,
-    clock: Clock,
-) -> tuple[list[dict[str, Any]], KeepBest]:
-    """Train; returns the rows of the history, and the best epoch."""
+    watchers: tuple[Clock, History, Watch, KeepBest],
+) -> None:
+    """Train; what is worth knowing of it stays in the watchers."""
     average, schedule = WeightAverage(params), Schedule(plan.steps)
-    history, best, bar = History(params, clock), KeepBest(params), ProgressBar(clock)
-    callbacks = [clock, average, history, best, bar]
+    clock, history, watch, best = watchers
+    bar = ProgressBar(clock)
+    callbacks = [clock, average, history, watch, best, bar]
     if params.time_budget_minutes is not None:
         callbacks.append(TimeBudget(60 * params.time_budget_minutes, clock, schedule))
     # The Trainer insists on a folder of its own; nothing is saved there, since the best weights stay in memory.
@@ -192,10 +248,12 @@ def _run(
             args=_arguments(params, plan, engine, folder),
             train_dataset=tokenized["train"],
             eval_dataset=tokenized["validation"],
-            data_collator=collator,
+            data_collator=with_row_ids(collator),
             callbacks=callbacks,
             average=average,
             schedule=schedule,
+            head_factor=params.head_learning_rate_factor,
+            watch=watch,
             pad_id=model.config.pad_token_id,
             precision=engine.precision,
         )
@@ -204,7 +262,6 @@ def _run(
             trainer.train()
         finally:
             bar.stop()
-    return history.rows, best
 
 
 def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folder: str) -> TrainingArguments:

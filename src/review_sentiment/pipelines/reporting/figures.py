@@ -61,7 +61,7 @@ def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str
     """
     figure.update_layout(template=_TEMPLATE, height=height, title={"text": "<br>".join(wrap_text(title))})
     if key:
-        text = "&nbsp; ".join(f'<span style="color:{color}">{mark} {name}</span>' for mark, name, color in key)
+        text = "&nbsp; ".join(f'<span style="color:{color}">{mark} {escape(name)}</span>' for mark, name, color in key)
         figure.add_annotation(
             text=text, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
             xshift=-36, yshift=4, font_size=12,

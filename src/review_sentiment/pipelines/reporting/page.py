@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from review_sentiment.headline import figure_text, headline_row, headline_rows
+from review_sentiment.manifest import flatten
 from review_sentiment.pipelines.reporting import figures, story
-from review_sentiment.pipelines.reporting.runs import accuracy_over_runs
+from review_sentiment.pipelines.reporting.runs import accuracy_over_runs, runs_title
 from review_sentiment.runs import newest_reports
 
 _TEMPLATE = "report.html.j2"
@@ -134,7 +135,7 @@ def page_figures(evaluation: Mapping[str, Any], history: pd.DataFrame, reports: 
         title = figures.precision_recall_title(evaluation)
         drawn["precision_recall"] = (title, figures.precision_recall_curve(evaluation))
     if len(reports) > 1:
-        drawn["runs"] = ("Accuracy of this project's classifiers, with 95 % intervals", accuracy_over_runs(reports))
+        drawn["runs"] = (runs_title(reports), accuracy_over_runs(reports))
     return {name: {"title": title, "figure": _without_title(figure)} for name, (title, figure) in drawn.items()}
 
 
@@ -180,9 +181,9 @@ def parameter_blocks(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns:
         `name` and `rows` of each block; a row has `name`, `value` and `given` (said on the command line).
     """
-    given = story.flat_parameters(origin.get("command_parameters") or {})
+    given = flatten(origin.get("command_parameters") or {})
     blocks: dict[str, list[dict[str, Any]]] = {}
-    for name, value in story.flat_parameters(origin["parameters"]).items():
+    for name, value in flatten(origin["parameters"]).items():
         block = name.partition(".")[0] if "." in name else "run"
         row = {"name": name, "value": story.parameter_text(value), "given": name in given}
         blocks.setdefault(block, []).append(row)

@@ -1,8 +1,9 @@
 """Reporting: say how good the classifier is, why, and what to do next.
 
-Consumes `predictions`, `baseline_predictions`, `metrics`, `history`, `splits`, `data_profile`, `reload_check` and
-`run_info`. Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, `run_ledger`, the figures, `summary`, `report`
-and `model_card`. The run's `manifest` is written by a hook, so that failed runs have one too.
+Consumes `predictions`, `baseline_predictions`, `metrics`, `history`, `splits`, `data_profile`, `reload_check` and, from
+a hook, `run_info`. Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, a row of `run_ledger`, the figures,
+`summary`, `report` and `model_card`. `enforce_readiness` must stay the last node, since it may fail the run. The run's
+`manifest` is written by a hook, so that failed runs have one too.
 """
 
 from typing import Any

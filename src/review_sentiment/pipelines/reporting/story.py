@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from review_sentiment.manifest import flatten
+
 _PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
 _MOST_STEPS = 6
 # Checks that a finding or the line about the baseline words better.
@@ -132,32 +134,13 @@ def reproduce_commands(run_info: Mapping[str, Any], history: pd.DataFrame) -> di
     commit = origin["code"]["commit"]
     measured = {"training.precision": history["number_format"].iloc[0], "training.threads": history["threads"].iloc[0]}
     env = [] if origin["env"] == "base" else ["--env", origin["env"]]
-    given = flat_parameters(origin.get("command_parameters") or {})
-    full = flat_parameters(origin["parameters"])
+    given = flatten(origin.get("command_parameters") or {})
+    full = flatten(origin["parameters"])
     return {
         "code": f"git checkout {commit}" if commit else "",
         "short": _command(env, {**given, **measured}),
         "full": _command(env, {**full, **measured}),
     }
-
-
-def flat_parameters(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write nested parameters as dotted names.
-
-    Args:
-        parameters: Nested by block, or flat already.
-        prefix: Put before each name.
-
-    Returns:
-        Values by dotted name.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            flat |= flat_parameters(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _command(env: Sequence[str], parameters: Mapping[str, Any]) -> str:
