@@ -154,7 +154,10 @@ def test_load_versions_brings_a_run_back(project):
     first = project.run(training={"epochs": 1, "learning_rate": 1e-6})
     project.run()
 
-    project.run("reporting", load_versions={"metrics": first, "history": first})
+    with pytest.raises(UserError, match="metrics and predictions are of two runs"):
+        project.run("reporting", load_versions={"metrics": first, "history": first})
+    names = ("predictions", "baseline_predictions", "metrics", "history", "splits", "data_profile", "reload_check")
+    project.run("reporting", load_versions=dict.fromkeys(names, first))
     accuracy = project.load("metrics", first)["classifier"]["accuracy"]
     assert project.load("metrics")["classifier"]["accuracy"] != accuracy
     assert f"Test accuracy {accuracy:.1%}" in project.load("summary")
