@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from review_sentiment.errors import UserError
-from review_sentiment.health import is_slow, latest_gradient_sign, loss_sign, overfits_since, stretch_means
+from review_sentiment.health import is_slow, latest_signs, loss_sign, overfits_since, stretch_means
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.callbacks import History
 
@@ -120,7 +120,9 @@ class Watch(TrainerCallback):
     def _look_at_steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         train = [row for row in rows if row["split"] == "train"]
         norms, losses = [row["grad_norm"] for row in train], [row["loss"] for row in train]
-        sign = latest_gradient_sign(norms, losses, self._classes, self._diagnosis)
+        sign, unstable = latest_signs(norms, losses, self._classes, self._diagnosis) or (None, False)
+        if unstable:
+            self._tell("loss", "training explodes (loss %.3f): lower training.learning_rate", losses[-1])
         if sign == "exploding":
             self._tell(sign, "gradients explode (norm %.1f): lower training.learning_rate", norms[-1])
         elif sign == "vanishing":

@@ -11,6 +11,7 @@ from review_sentiment.health import (
     chance_loss,
     gradient_sign,
     is_slow,
+    is_unstable,
     loss_sign,
     overfits_since,
     stretch_means,
@@ -125,7 +126,7 @@ def diagnose_run(record: Record) -> dict[str, Any]:
         `worst` severity, and `findings`, bad ones first.
     """
     rules: Sequence[Callable[[Record], Finding | None]] = (
-        find_not_a_number, find_loss_trend, find_gradient_norm, find_chance, find_validation_trend, find_overfitting,
+        find_not_a_number, find_exploding_loss, find_loss_trend, find_gradient_norm, find_chance, find_validation_trend, find_overfitting,
         find_learning_rate, find_warm_up, find_pace, find_balance, find_few_test_rows, find_selection_on_test,
         find_truncation, find_small_class, find_completion,
     )  # fmt: skip
@@ -157,6 +158,22 @@ def find_not_a_number(record: Record) -> Finding | None:
         f"It was NaN or infinite by step {step}.",
         ("learning rate too high", "weights of the encoder that are broken", "a text that breaks the encoder"),
         (_rate(record.peak_rate / 10), "training.max_grad_norm=0.5", "training.precision=fp32"),
+    )
+
+
+def find_exploding_loss(record: Record) -> Finding | None:
+    """Training loss far above guessing in any epoch."""
+    if not record.finite or not record.losses or not is_unstable(record.losses, record.classes, record.params):
+        return None
+    worst = int(np.argmax(record.losses))
+    return Finding(
+        "loss_exploding",
+        "bad",
+        f"Training exploded in epoch {worst + 1}: its loss went far above guessing.",
+        f"Mean training loss {_numbers(record.losses)}; guessing has {chance_loss(record.classes):.3f}. The learning"
+        f" rate peaked at {record.peak_rate:.1e}.",
+        ("learning rate too high", "no warm-up"),
+        (_rate(min(record.peak_rate / 10, 1e-4)), "training.warmup_steps=0.1", "training.max_grad_norm=0.5"),
     )
 
 
@@ -259,7 +276,7 @@ def find_chance(record: Record) -> Finding | None:
 def find_validation_trend(record: Record) -> Finding | None:
     """Validation accuracy improving from epoch to epoch, or not."""
     accuracy = record.validation["accuracy"].tolist()
-    if len(accuracy) < 2:
+    if len(accuracy) < 2 or accuracy[0] == 1:
         return None
     evidence = f"Validation accuracy {_numbers(accuracy)}."
     if max(accuracy[1:]) > accuracy[0]:
@@ -280,6 +297,8 @@ def find_overfitting(record: Record) -> Finding | None:
     if not record.finite or record.kept is None or len(validation) < 2 or len(train) != len(validation):
         return None
     since = overfits_since(train, validation, record.params)
+    if since is None and loss_sign(train, record.classes, record.params) != "falling":
+        return None  # what learned nothing learned nothing by heart
     if since is None:
         return Finding(
             "no_overfitting",
@@ -322,7 +341,7 @@ def find_learning_rate(record: Record) -> Finding | None:
             (_rate(1e-4),),
         )
     gradients = find_gradient_norm(record)
-    explodes = gradients is not None and gradients.name == "gradient_exploding"
+    explodes = find_exploding_loss(record) or (gradients is not None and gradients.name == "gradient_exploding")
     if rate > params.learning_rate_high and (sign != "falling" or explodes):
         return Finding(
             "learning_rate_high",
