@@ -145,7 +145,7 @@ def warm_up_never_ended(rates: Sequence[float]) -> bool:
 
 
 def stretch_means(steps: Sequence[int], losses: Sequence[float], ends: Sequence[int]) -> list[float]:
-    """Mean training loss of each stretch of steps.
+    """Mean training loss of each stretch of steps, also where a row covers several stretches.
 
     Args:
         steps: Steps of the logged rows, rising.
@@ -153,10 +153,14 @@ def stretch_means(steps: Sequence[int], losses: Sequence[float], ends: Sequence[
         ends: Last step of each stretch, rising.
 
     Returns:
-        One mean a stretch that holds a row. A row belongs to the stretch in which most of its steps lie.
+        One mean a stretch, weighted by the steps that a row shares with it; a stretch that no row has reached yet gets
+        the last row's loss. Empty if there are no rows.
     """
-    starts = [0, *steps[:-1]]
-    middles = [(start + step) / 2 for start, step in zip(starts, steps, strict=True)]
-    which = np.searchsorted(ends, middles)
-    values = np.asarray(losses, dtype=float)
-    return [float(values[which == index].mean()) for index in range(len(ends)) if (which == index).any()]
+    if not len(steps):
+        return []
+    row_ends, stretch_ends = np.asarray(steps, dtype=float), np.asarray(ends, dtype=float)
+    row_starts, stretch_starts = np.r_[0, row_ends[:-1]], np.r_[0, stretch_ends[:-1]]
+    common = np.minimum.outer(stretch_ends, row_ends) - np.maximum.outer(stretch_starts, row_starts)
+    shared = np.maximum(common, 0)  # stretches, rows
+    shared[shared.sum(axis=1) == 0, -1] = 1
+    return [float(mean) for mean in shared @ np.asarray(losses, dtype=float) / shared.sum(axis=1)]

@@ -136,13 +136,12 @@ class Watch(TrainerCallback):
         validation = [row for row in rows if row["split"] == "validation"]
         ends = [row["step"] for row in validation]
         losses = stretch_means([row["step"] for row in train], [row["loss"] for row in train], ends)
-        if len(losses) < 2 or len(losses) != len(validation):
+        if len(losses) < 2:
             return
         sign = loss_sign(losses, self._classes, self._diagnosis)
         if sign != "falling":
-            self._tell(sign, "training loss is %s: %.3f in the first epoch, %.3f now", sign, losses[0], losses[-1])
-        since = overfits_since(losses, [row["loss"] for row in validation], self._diagnosis)
-        if since is not None:
+            self._tell("trend", "training loss is %s: %.3f in the first epoch, %.3f now", sign, losses[0], losses[-1])
+        elif since := overfits_since(losses, [row["loss"] for row in validation], self._diagnosis):
             self._tell("overfitting", "overfitting since epoch %d: validation loss rises while training falls", since)
         if all(abs(row["recall"] - 1 / self._classes) < _CHANCE_MARGIN for row in validation):
             self._tell("chance", "validation is stuck at chance (accuracy %.3f)", validation[-1]["accuracy"])

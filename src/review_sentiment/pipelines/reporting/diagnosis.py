@@ -126,9 +126,9 @@ def diagnose_run(record: Record) -> dict[str, Any]:
         `worst` severity, and `findings`, bad ones first.
     """
     rules: Sequence[Callable[[Record], Finding | None]] = (
-        find_not_a_number, find_exploding_loss, find_loss_trend, find_gradient_norm, find_chance, find_validation_trend, find_overfitting,
-        find_learning_rate, find_warm_up, find_pace, find_balance, find_few_test_rows, find_selection_on_test,
-        find_truncation, find_small_class, find_completion,
+        find_not_a_number, find_exploding_loss, find_loss_trend, find_gradient_norm, find_chance,
+        find_validation_trend, find_overfitting, find_learning_rate, find_warm_up, find_pace, find_balance,
+        find_few_test_rows, find_selection_on_test, find_truncation, find_small_class, find_completion,
     )  # fmt: skip
     found = [finding for rule in rules if (finding := rule(record)) is not None]
     found.sort(key=lambda finding: _ORDER.index(finding.severity))
@@ -187,10 +187,11 @@ def find_loss_trend(record: Record) -> Finding | None:
     if sign == "falling":
         return Finding("loss_falling", "good", "Training loss falls.", evidence)
     if sign == "flat":
+        fell = losses[-1] < losses[0] * (1 - record.params.loss_change)
         return Finding(
             "loss_flat",
             "bad",
-            "Training loss does not fall: the model is not learning.",
+            f"Training loss does not fall{' below guessing' if fell else ''}: the model is not learning.",
             evidence,
             ("learning rate too low", "too many layers frozen", "labels that do not fit the texts"),
             (_rate(min(record.peak_rate * 10, 1e-4)), "training.freeze_layers=0"),
@@ -294,11 +295,11 @@ def find_validation_trend(record: Record) -> Finding | None:
 def find_overfitting(record: Record) -> Finding | None:
     """Validation loss rising while training loss falls: since which epoch, and whether the kept one suffers."""
     validation, train = record.validation["loss"].tolist(), record.losses
-    if not record.finite or record.kept is None or len(validation) < 2 or len(train) != len(validation):
+    if not record.finite or record.kept is None or len(validation) < 2 or not train:
         return None
-    since = overfits_since(train, validation, record.params)
-    if since is None and loss_sign(train, record.classes, record.params) != "falling":
+    if loss_sign(train, record.classes, record.params) != "falling":
         return None  # what learned nothing learned nothing by heart
+    since = overfits_since(train, validation, record.params)
     if since is None:
         return Finding(
             "no_overfitting",
@@ -308,7 +309,7 @@ def find_overfitting(record: Record) -> Finding | None:
         )
     kept = record.epoch_of(record.kept)
     lowest = min(validation)
-    severe = validation[kept - 1] > lowest * (1 + record.params.overfit_severe)
+    severe = kept >= since and validation[kept - 1] > lowest * (1 + record.params.overfit_severe)
     evidence = (
         f"From epoch {since} on, validation loss rises from {lowest:.3f} to {validation[-1]:.3f}, while training"
         f" loss falls from {train[since - 2]:.3f} to {train[-1]:.3f}. Epoch {kept} was kept, with"
