@@ -12,11 +12,11 @@ import torch
 from datasets import Dataset, DatasetDict
 from kedro.config import OmegaConfigLoader
 from results import ROOT
-from transformers import AutoModel, DistilBertConfig, PretrainedConfig
+from transformers import AutoModel, DistilBertConfig, PretrainedConfig, PreTrainedModel
 
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
-from review_sentiment.encoder import Classifier, Precision, Pretrained
+from review_sentiment.encoder import Classifier, Precision, Pretrained, add_head
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
 from review_sentiment.pipelines.modeling.batches import LengthBatches
@@ -91,6 +91,13 @@ def distilbert_shape() -> Pretrained:
     config = DistilBertConfig(vocab_size=small.config.vocab_size, pad_token_id=small.tokenizer.pad_token_id)
     torch.manual_seed(0)
     return Pretrained("DistilBERT's shape", "", config, AutoModel.from_config(config).state_dict(), small.tokenizer)
+
+
+def with_head(job: Job, encoder: Pretrained) -> PreTrainedModel:
+    """The classifier that a job trains, before its first step."""
+    training = job.params.training
+    dropout = training.hidden_dropout, training.attention_dropout
+    return add_head(encoder, job.params.data.label_names, training.pooling, *dropout)
 
 
 def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[float, Precision]:

@@ -18,10 +18,11 @@ from jobs import (
     seconds_per_example,
     shorten,
     training_flops,
+    with_head,
 )
 from results import publish
 
-from review_sentiment.encoder import Precision, Pretrained, add_head, collate
+from review_sentiment.encoder import Precision, Pretrained, collate, computing_in, freeze_lowest
 from review_sentiment.first_token import first_token_only
 from review_sentiment.pipelines.modeling.batches import LengthBatches
 
@@ -33,7 +34,9 @@ ENCODERS = {"distilbert": distilbert_shape, "minilm": minilm}
 def bare_loop(job: Job, encoder: Pretrained, precision: Precision) -> float:
     """Seconds per example of the same steps without the Trainer, its callbacks and the datasets."""
     params = job.params.training
-    model = add_head(encoder, job.params.data.label_names, params.hidden_dropout, params.attention_dropout).train()
+    model = with_head(job, encoder).train()
+    freeze_lowest(model, params.freeze_word_embeddings, params.freeze_layers)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     rows, labels = job.tokenized["train"]["input_ids"][:], torch.tensor(job.tokenized["train"]["label_id"][:])
     batches = []
     order = list(LengthBatches(job.train_lengths, params.batch_size, params.seed))
@@ -41,15 +44,15 @@ def bare_loop(job: Job, encoder: Pretrained, precision: Precision) -> float:
         chosen = order[start : start + params.batch_size]
         batch = collate([rows[index] for index in chosen], encoder.tokenizer.pad_token_id)
         batches.append({**batch, "labels": labels[chosen]})
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(weights, lr=1e-5, fused=True)
     with first_token_only(model):
         for number, batch in enumerate(batches):
             if number == 1:
                 begin = time.perf_counter()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            with computing_in(model, precision):
                 loss = model(**batch).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
     return (time.perf_counter() - begin) / examples_timed(job)
@@ -86,7 +89,9 @@ def main() -> None:
             ratios = [before / after for before, after in zip(seconds["reference"], values, strict=True)]
             job = jobs["ours" if name == PLAIN else name]
             tokens = sum(job.train_lengths)
-            operations = training_flops(encoder.config, job.train_lengths, job.params.training.first_token_only)
+            operations = training_flops(
+                with_head(job, encoder).config, job.train_lengths, job.params.training.first_token_only
+            )
             rate = operations / (middle[name] * rows)
             table.append(
                 {

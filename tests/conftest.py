@@ -31,6 +31,8 @@ TINY = {
         "learning_rate": 1e-2,
         "average_decay": 0.5,
         "learning_rate_width": None,
+        "head_learning_rate_factor": 1,
+        "freeze_word_embeddings": False,  # the tiny encoder's are random, and there is nothing else to learn words from
         "logging_steps": 5,
         "precision": "fp32",
         "threads": 1,

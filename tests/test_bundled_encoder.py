@@ -1,6 +1,7 @@
 """The real MiniLM weights, as they come with the project."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_every_weight_of_the_encoder_is_used_and_only_the_head_is_new(tiny_encod
     caplog.set_level("INFO")
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
     torch.manual_seed(0)
-    model = add_head(pretrained, ["bad", "good"], hidden_dropout=0.2, attention_dropout=0.0)
+    model = add_head(pretrained, ["bad", "good"], "auto", hidden_dropout=0.2, attention_dropout=0.0)
 
     state = model.state_dict()
     for name, weight in pretrained.weights.items():
@@ -67,4 +68,41 @@ def test_weights_of_another_architecture_are_refused(tiny_encoder: Path):
     foreign = {f"other.{name}": weight for name, weight in pretrained.weights.items()}
 
     with pytest.raises(UserError, match="do not belong together"):
-        add_head(type(pretrained)(**{**vars(pretrained), "weights": foreign}), ["bad", "good"], None, None)
+        add_head(type(pretrained)(**{**vars(pretrained), "weights": foreign}), ["bad", "good"], "auto", None, None)
+
+
+def test_the_head_of_a_sentence_encoder_starts_from_the_mean_of_all_tokens(tiny_encoder: Path):
+    import torch
+
+    pretrained = replace(PretrainedDataset(encoder=str(tiny_encoder)).load(), mean_pooled=True)
+    torch.manual_seed(0)
+    model = add_head(pretrained, ["bad", "good"], "auto", None, None)
+    ids, mask = torch.randint(5, 25, (3, 20)), torch.ones(3, 20, dtype=torch.int64)
+    mask[0, 12:] = 0
+    states = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+
+    assert len(states) == 1 + pretrained.config.num_hidden_layers + 1
+    real = mask[:, :, None]
+    mean = (states[-2] * real).sum(1) / real.sum(1)
+    assert torch.cosine_similarity(states[-1][:, 0], mean).min() > 0.98
+    assert add_head(pretrained, ["bad", "good"], "first_token", None, None).config.num_hidden_layers == 2
+
+
+def test_minilm_says_that_it_is_read_by_the_mean(tiny_encoder: Path):
+    assert PretrainedDataset(encoder="minilm").load().mean_pooled
+    assert not PretrainedDataset(encoder=str(tiny_encoder)).load().mean_pooled
+
+
+def test_bf16_reaches_the_hidden_states_and_leaves_with_it(tiny_encoder: Path):
+    import torch
+
+    from review_sentiment.encoder import computing_in
+
+    pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
+    model = add_head(pretrained, ["bad", "good"], "auto", None, None)
+    inputs = {"input_ids": torch.randint(5, 25, (2, 9)), "output_hidden_states": True}
+    for precision, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        with computing_in(model, precision):
+            assert {state.dtype for state in model(**inputs).hidden_states[1:]} == {expected}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(**inputs).hidden_states[0].dtype == torch.float32

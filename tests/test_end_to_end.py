@@ -31,6 +31,7 @@ EVERY_RUN_WRITES = {
     "08_reporting/metrics_table.parquet/{run}/metrics_table.parquet",
     "08_reporting/mistakes.parquet/{run}/mistakes.parquet",
     "08_reporting/readiness.json/{run}/readiness.json",
+    "08_reporting/runs_over_time.json/{run}/runs_over_time.json",
     "08_reporting/summary.md/{run}/summary.md",
     "08_reporting/training_curves.json/{run}/training_curves.json",
 }
@@ -128,6 +129,23 @@ def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
         project.run(training={"freeze_layers": 2})
 
 
+def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(project):
+    slow = {"freeze_word_embeddings": True, "learning_rate": 1e-8, "epochs": 2}
+    runs = [project.run(training={**slow, "head_learning_rate_factor": factor}) for factor in (1, 1e6)]
+
+    encoder = load_file(project.encoder / "model.safetensors")
+    still, trained = (
+        load_file(project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors") for run in runs
+    )
+    words = "embeddings.word_embeddings.weight"
+    assert torch.equal(encoder[words], trained[f"bert.{words}"])
+    for name, weight in encoder.items():
+        torch.testing.assert_close(trained[f"bert.{name}"], weight, rtol=0, atol=1e-6)
+    # By direction, since calibration scales the last layer.
+    heads = [state["classifier.weight"].flatten() for state in (still, trained)]
+    assert torch.cosine_similarity(*heads, dim=0) < 0.999
+
+
 def test_load_versions_brings_a_run_back(project):
     first = project.run(training={"epochs": 1, "learning_rate": 1e-6})
     project.run()
@@ -166,6 +184,20 @@ def test_the_manifest_tells_what_a_run_ran_on(project):
     assert manifest["versions_read"]["classifier"] == run
     assert set(manifest["node_seconds"]) >= {"check_reviews", "fine_tune", "summarize"}
     assert manifest["libraries"]["torch"].startswith("2.13")
+
+
+def test_a_report_on_an_earlier_run_knows_which_and_how_it_was_made(project):
+    trained = project.run("data_engineering", "modeling", training={"epochs": 1})
+    manifest = project.load("manifest")
+    assert (manifest["classifier_run"], manifest["classifier_from"]) == (trained, None)
+    assert manifest["command_parameters"]["training.epochs"] == 1
+
+    report = project.run("reporting")
+    manifest = project.load("manifest")
+    assert (manifest["run"], manifest["classifier_run"], manifest["pipelines"]) == (report, trained, ["reporting"])
+    assert manifest["versions_read"]["metrics"] == trained
+    assert manifest["classifier_from"]["parameters"]["training"]["epochs"] == 1
+    assert manifest["parameters"]["training"]["epochs"] == 6
 
 
 def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project):

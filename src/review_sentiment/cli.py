@@ -1,4 +1,7 @@
-"""The project's commands, found by `kedro`: Kedro's `run`, but with a user's mistake told in one message."""
+"""The project's commands, found by `kedro`: Kedro's `run`, and `runs`, which lists and compares past runs.
+
+What the user can mend ends a command with one message and exit code 1, without a traceback.
+"""
 
 import logging
 from typing import Any
@@ -21,19 +24,27 @@ _FOR_THE_USER = (
 )  # fmt: skip
 
 
-class RunCommand(click.Command):
-    """Kedro's `run`; what the user can mend ends it with one message and exit code 1, without a traceback."""
+class _TellsUser(click.Command):
+    """A command that turns a mistake of the user's into one message."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run, and turn a mistake of the user's into a message."""
+        """Run, and word what the user can mend."""
         try:
             return super().invoke(ctx)
         except Exception as error:
             message = _message_for_user(error)
             if message is None:
                 raise
-            logger.debug("The run failed", exc_info=error)
+            logger.debug("The command failed", exc_info=error)
             raise click.ClickException(message) from error
+
+
+class RunCommand(_TellsUser):
+    """Kedro's `run`."""
+
+
+class RunsGroup(_TellsUser, click.Group):
+    """The commands on past runs."""
 
 
 def _message_for_user(error: BaseException) -> str | None:
@@ -59,3 +70,29 @@ def cli() -> None:
 
 
 cli.add_command(run)
+
+
+@cli.group(name="runs", cls=RunsGroup, invoke_without_command=True)
+@click.pass_context
+def runs(ctx: click.Context) -> None:
+    """List all runs, oldest first; the commands below do more with them.
+
+    A classifier that was reported on again stands once, with its newest report.
+    """
+    if ctx.invoked_subcommand is None:
+        from review_sentiment.past_runs import list_runs
+
+        list_runs()
+
+
+@runs.command(name="compare")
+@click.argument("first", metavar="[A]", required=False)
+@click.argument("second", metavar="[B]", required=False)
+def compare(first: str | None, second: str | None) -> None:
+    """Say whether run B is better than run A, by a paired test on the stored predictions.
+
+    Runs are named by their version or its beginning. Without B: the newest run; without A: the best before it.
+    """
+    from review_sentiment.past_runs import compare_runs
+
+    compare_runs(first, second)

@@ -1,17 +1,19 @@
-"""Kedro hooks: check all parameters before anything runs, and write a manifest after every run."""
+"""Kedro hooks: check all parameters, tell the run what it is, and write a manifest after every run."""
 
 import logging
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import AbstractVersionedDataset, CatalogProtocol
+from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from review_sentiment.manifest import git_state, library_versions, machine
+from review_sentiment.manifest import describe_run, git_state
 from review_sentiment.params import parse_parameters
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class RescueHooks:
 
 
 class ManifestHooks:
-    """Collects what a run read and how long it took, and saves it as `manifest`, also when the run failed."""
+    """Tells the run what it is (`run_info`), and saves that with how it went as `manifest`, also when it failed."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -50,15 +52,25 @@ class ManifestHooks:
         self._parameters = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
 
     @hook_impl
-    def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
-        """Start the clocks."""
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Start the clocks, and give the run what is known of it before it starts."""
         self._catalog = catalog
-        self._started = datetime.now(UTC)
         self._begin = time.perf_counter()
         self._node_begin: dict[str, float] = {}
         self._node_seconds: dict[str, float] = {}
         self._loaded: dict[str, str] = {}
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
+        versions = _versions_to_read(pipeline, catalog)
+        trains = "metrics" in pipeline.all_outputs()
+        self._run_info = {
+            **describe_run(run_params, self._parameters),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions_read": versions,
+            "classifier_run": run_params["run_id"] if trains else versions.get("metrics"),
+            "classifier_from": None if trains else _manifest_of(versions.get("metrics"), catalog),
+            "code": git_state(Path(run_params["project_path"])),
+        }
+        catalog.save("run_info", self._run_info)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -96,35 +108,52 @@ class ManifestHooks:
             self._found["engine"] = data.settings["engine"]
 
     @hook_impl
-    def after_pipeline_run(self, run_params: dict[str, Any]) -> None:
+    def after_pipeline_run(self) -> None:
         """Save the manifest of a complete run."""
-        self._save(run_params, None)
+        self._save(None)
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
+    def on_pipeline_error(self, error: Exception) -> None:
         """Save the manifest of a failed run, and never hide why it failed."""
         try:
-            self._save(run_params, f"{type(error).__name__}: {error}")
+            self._save(f"{type(error).__name__}: {error}")
         except Exception:
             logger.warning("The manifest of the failed run could not be saved", exc_info=True)
 
-    def _save(self, run_params: dict[str, Any], error: str | None) -> None:
+    def _save(self, error: str | None) -> None:
         self._catalog.save(
             "manifest",
             {
-                "run": run_params["run_id"],
+                **self._run_info,
                 "complete": error is None,
                 "error": error,
-                "env": run_params["env"] or "base",
-                "pipelines": run_params["pipeline_names"] or ["__default__"],
-                "started": self._started.isoformat(timespec="seconds"),
                 "seconds": round(time.perf_counter() - self._begin, 3),
                 "node_seconds": self._node_seconds,
                 "versions_read": self._loaded,
-                "parameters": self._parameters,
                 **self._found,
-                "code": git_state(Path(run_params["project_path"])),
-                "libraries": library_versions(),
-                "machine": machine(),
             },
         )
+
+
+def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
+    """Versions of the versioned inputs that are on disk; asking pins them, so that they are what the run reads."""
+    versions = {}
+    for name in sorted(pipeline.inputs()):
+        dataset = catalog.get(name)
+        if isinstance(dataset, AbstractVersionedDataset):
+            with suppress(DatasetError):  # nothing saved yet: the node that needs it will say so
+                version = dataset.resolve_load_version()
+                if version is not None:
+                    versions[name] = version
+    return versions
+
+
+def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | None:
+    """What the manifest of an earlier run says about how it was made; None if there is no such manifest."""
+    if run is None:
+        return None
+    try:
+        found = catalog.load("manifest", version=run)
+    except DatasetError:
+        return None
+    return {key: found[key] for key in ("env", "parameters", "code")}

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,46 @@ _LIBRARIES = (
     "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
     "tokenizers", "torch", "transformers",
 )  # fmt: skip
+
+
+def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a run before it starts.
+
+    Args:
+        run_params: Kedro's record of the run.
+        parameters: Effective parameters.
+
+    Returns:
+        `run` (version), `env`, `pipelines`, `command_parameters` (what `--params` said, by dotted name), `parameters`,
+        `libraries` and `machine`.
+    """
+    return {
+        "run": run_params["run_id"],
+        "env": run_params["env"] or "base",
+        "pipelines": run_params["pipeline_names"] or ["__default__"],
+        "command_parameters": flatten(run_params["runtime_params"] or {}),
+        "parameters": dict(parameters),
+        "libraries": library_versions(),
+        "machine": machine(),
+    }
+
+
+def flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn nested parameters into one level with dotted names, as `--params` takes them.
+
+    Args:
+        parameters: Nested by block.
+
+    Returns:
+        Values by dotted name; lists stay values.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": item for inner, item in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def library_versions() -> dict[str, str]:

@@ -107,6 +107,11 @@ class TrainingParams(Block):
     average_decay: float = Field(ge=0, lt=1, description="decay per step of the running mean of weights; 0: off")
     hidden_dropout: float | None = Field(ge=0, lt=1, description="of hidden states; null: the encoder's own")
     attention_dropout: float | None = Field(ge=0, lt=1, description="of attention weights; null: the encoder's own")
+    pooling: Literal["auto", "first_token"] = Field(description="which of the encoder's outputs the head reads")
+    head_learning_rate_factor: float = Field(
+        gt=0, description="the new last layer's rate, as a multiple of the others'"
+    )
+    freeze_word_embeddings: bool = Field(description="the vectors of the vocabulary stay as published")
     freeze_layers: int = Field(ge=0, description="lowest layers that stay as published, with the embeddings; 0: none")
     gradient_checkpointing: bool = Field(description="recompute activations to save memory, at a third more time")
     first_token_only: bool = Field(description="let the last layer compute only the token that the head reads")

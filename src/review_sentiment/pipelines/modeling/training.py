@@ -20,9 +20,11 @@ from review_sentiment.encoder import (
     Precision,
     Pretrained,
     add_head,
+    bf16_hidden_states,
     collate,
     freeze_lowest,
     predict_logits,
+    score_layer,
 )
 from review_sentiment.errors import UserError
 from review_sentiment.first_token import first_token_only
@@ -55,11 +57,13 @@ class ReviewTrainer(Trainer):
         precision: Precision,
         average: WeightAverage,
         schedule: Schedule,
+        head_factor: float,
         watch: Watch,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
+        self._head_factor = head_factor
         self._watch = watch
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -67,6 +71,19 @@ class ReviewTrainer(Trainer):
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         self._schedule.drive(scheduler)
         return scheduler
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the usual optimizer, with a rate of its own for the last layer, which starts from random values."""
+        optimizer = super().create_optimizer(model)
+        if self._head_factor == 1:
+            return optimizer
+        head = {id(weight) for weight in score_layer(self.model).parameters()}
+        for group in list(optimizer.param_groups):
+            moved = [weight for weight in group["params"] if id(weight) in head]
+            if moved:
+                group["params"] = [weight for weight in group["params"] if id(weight) not in head]
+                optimizer.add_param_group({**group, "params": moved, "lr": group["lr"] * self._head_factor})
+        return optimizer
 
     def training_step(self, model: PreTrainedModel, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Take the usual step, and stop at a loss that is no number, before it reaches the weights."""
@@ -142,8 +159,8 @@ def train(
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
     collator = _collator(pretrained, to_length)
     set_seed(params.seed)
-    model = add_head(pretrained, label_names, params.hidden_dropout, params.attention_dropout)
-    freeze_lowest(model, params.freeze_layers)
+    model = add_head(pretrained, label_names, params.pooling, params.hidden_dropout, params.attention_dropout)
+    freeze_lowest(model, params.freeze_word_embeddings, params.freeze_layers)
     if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
         model.activation_checkpointing_enable({"use_reentrant": False})
     with first_token_only(model) if params.first_token_only else nullcontext():
@@ -158,7 +175,7 @@ def train(
         logged, best = History(clock), KeepBest(params)
         watch = Watch(logged, len(label_names), diagnosis, params)
         try:
-            with engine.applied(model):
+            with engine.applied(model), bf16_hidden_states(model):
                 _run(model, tokenized, collator, params, plan, engine, (clock, logged, watch, best))
         except DivergedError as error:
             rescued = _classifier(model, best, pretrained, tokenize, engine) if best.weights else None
@@ -235,6 +252,7 @@ def _run(
             callbacks=callbacks,
             average=average,
             schedule=schedule,
+            head_factor=params.head_learning_rate_factor,
             watch=watch,
             pad_id=model.config.pad_token_id,
             precision=engine.precision,

@@ -100,13 +100,20 @@ def judge_readiness(
     return verdict
 
 
-def enforce_readiness(readiness: dict[str, Any], summary: str, mistakes: pd.DataFrame, bounds: ReadinessParams) -> None:
+def enforce_readiness(
+    readiness: dict[str, Any],
+    summary: str,
+    mistakes: pd.DataFrame,
+    runs_over_time: Figure,
+    bounds: ReadinessParams,
+) -> None:
     """Fail the run if a check fails and the parameters ask for that; the last node, so that everything is written.
 
     Args:
         readiness: The verdict.
         summary: Not looked at; it must be written before.
         mistakes: The same.
+        runs_over_time: The same, and with it the ledger's row.
         bounds: The block `readiness`.
 
     Raises:
@@ -192,3 +199,41 @@ def summarize(metrics: dict[str, Any], data_profile: dict[str, Any], history: pd
     text = summary_markdown(metrics, data_profile, history)
     logger.info("Summary of the run\n%s", text)
     return text
+
+
+def record_run(
+    run_info: dict[str, Any],
+    evaluation: dict[str, Any],
+    readiness: dict[str, Any],
+    data_profile: dict[str, Any],
+    metrics: dict[str, Any],
+) -> pd.DataFrame:
+    """Give the ledger its row of this run.
+
+    Args:
+        run_info: What the run is.
+        evaluation: Figures with intervals.
+        readiness: The verdict.
+        data_profile: Of the data.
+        metrics: All figures of the run.
+
+    Returns:
+        One row.
+    """
+    from review_sentiment.pipelines.reporting.runs import ledger_row
+
+    return pd.DataFrame([ledger_row(run_info, evaluation, readiness, data_profile, metrics)])
+
+
+def plot_runs(run_ledger: pd.DataFrame) -> Figure:
+    """Draw the accuracy of all runs.
+
+    Args:
+        run_ledger: All rows.
+
+    Returns:
+        Accuracy with intervals and the baseline's, in the order of the runs.
+    """
+    from review_sentiment.pipelines.reporting.runs import accuracy_over_runs
+
+    return accuracy_over_runs(run_ledger)

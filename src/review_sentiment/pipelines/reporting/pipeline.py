@@ -1,9 +1,9 @@
 """Reporting: say how good the classifier is.
 
-Consumes `metrics`, `history`, `data_profile`, `splits`, `predictions`, `baseline_predictions` and `reload_check`.
-Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, `metrics_table`, `training_curves`, `confusion_matrix` and
-`summary`. `enforce_readiness` must stay the last node, since it may fail the run. The run's `manifest` is written by a
-hook, so that failed runs have one too.
+Consumes `metrics`, `history`, `data_profile`, `splits`, `predictions`, `baseline_predictions`, `reload_check` and, from
+a hook, `run_info`. Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, `metrics_table`, `training_curves`,
+`confusion_matrix`, `summary`, a row of `run_ledger` and `runs_over_time`. `enforce_readiness` must stay the last node,
+since it may fail the run. The run's `manifest` is written by a hook, so that failed runs have one too.
 """
 
 from typing import Any
@@ -74,8 +74,21 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="summarize",
             ),
             Node(
+                func=nodes.record_run,
+                inputs={
+                    "run_info": "run_info",
+                    "evaluation": "evaluation",
+                    "readiness": "readiness",
+                    "data_profile": "data_profile",
+                    "metrics": "metrics",
+                },
+                outputs="run_ledger",
+                name="record_run",
+            ),
+            Node(func=nodes.plot_runs, inputs="run_ledger", outputs="runs_over_time", name="plot_runs"),
+            Node(
                 func=nodes.enforce_readiness,
-                inputs=["readiness", "summary", "mistakes", "params:readiness"],
+                inputs=["readiness", "summary", "mistakes", "runs_over_time", "params:readiness"],
                 outputs=None,
                 name="enforce_readiness",
             ),

@@ -1,0 +1,107 @@
+"""The table of all runs: what each changed, which counts for a classifier, and which one a user means."""
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from review_sentiment.errors import UserError
+
+
+def changed_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Parameters that two runs do not share.
+
+    Args:
+        before: Values by dotted name.
+        after: The same of the other run.
+
+    Returns:
+        Name, value before, value after, as YAML writes them; `-` where a run's code did not know the parameter yet.
+    """
+    names = [*before, *(name for name in after if name not in before)]
+    shown = [(name, _show(before, name), _show(after, name)) for name in names]
+    return [row for row in shown if row[1] != row[2]]
+
+
+def _show(parameters: Mapping[str, Any], name: str) -> str:
+    if name not in parameters:
+        return "-"
+    value = parameters[name]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def with_changes(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Say of each row which parameters differ from the row before.
+
+    Args:
+        ledger: Rows in their order, with `parameters` as JSON of the values by dotted name.
+
+    Returns:
+        The rows with the column `changed`, such as `training.epochs 4 → 2, encoder minilm → bert`; empty for the first.
+    """
+    parameters = [json.loads(text) for text in ledger["parameters"]]
+    texts = [""] * min(1, len(parameters))
+    for before, after in pairwise(parameters):
+        # A parameter that the code did not know before is none that somebody changed.
+        both = {name: value for name, value in before.items() if name in after}
+        rows = changed_parameters(both, {name: after[name] for name in both})
+        texts.append(", ".join(f"{name} {old} → {new}" for name, old, new in rows))
+    return ledger.assign(changed=pd.Series(texts, index=ledger.index, dtype="str"))
+
+
+def newest_reports(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Keep one row for each classifier: the newest report on it.
+
+    Args:
+        ledger: All rows.
+
+    Returns:
+        Rows in the order in which the classifiers were trained, with `changed` against the classifier before.
+    """
+    newest = ledger.sort_values("run", kind="stable").drop_duplicates("classifier_run", keep="last")
+    return with_changes(newest.sort_values("classifier_run", kind="stable").reset_index(drop=True))
+
+
+def find_run(reports: pd.DataFrame, name: str) -> int:
+    """Find the run that a user names.
+
+    Args:
+        reports: One row a classifier.
+        name: The version of the run that trained it or of its report, or the beginning of one.
+
+    Returns:
+        Its position.
+
+    Raises:
+        UserError: No run or several begin so.
+    """
+    versions = reports[["classifier_run", "run"]]
+    for hits in (versions == name, versions.apply(lambda column: column.str.startswith(name))):
+        found = hits.any(axis=1).to_numpy().nonzero()[0]
+        if len(found) == 1:
+            return int(found[0])
+        if len(found):
+            names = ", ".join(reports["classifier_run"].iloc[found[-5:]])
+            raise UserError(f"'{name}' could be {len(found)} runs ({names}): write more of it")
+    raise UserError(f"no run begins with '{name}': `kedro runs` lists them")
+
+
+def best_before(reports: pd.DataFrame, position: int) -> int:
+    """Find the run to beat: the most accurate before a run, on the same data where there is one.
+
+    Args:
+        reports: One row a classifier, oldest first.
+        position: Of the run that is judged, above 0.
+
+    Returns:
+        The position of the best; the newer one of equals.
+    """
+    run, earlier = reports.iloc[position], reports.iloc[:position]
+    alike = earlier[
+        (earlier["data_fingerprint"] == run["data_fingerprint"]) & (earlier["test_rows"] == run["test_rows"])
+    ]
+    candidates = alike if len(alike) else earlier
+    best = candidates[candidates["accuracy"] == candidates["accuracy"].max()]
+    return list(reports.index).index(best.index[-1])
