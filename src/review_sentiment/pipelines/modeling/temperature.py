@@ -1,15 +1,12 @@
 """Calibration: one divisor of the class scores, fitted on validation rows and built into the classifier's head."""
 
-import logging
-
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from review_sentiment.encoder import score_layer
+from review_sentiment.encoder import score_layer
 from review_sentiment.metrics import row_losses, softmax
-
-logger = logging.getLogger(__name__)
 
 # Beyond these a temperature would speak of very few rows.
 _LOWEST, _HIGHEST = 0.05, 20.0
@@ -62,8 +59,8 @@ def cool_head(model: PreTrainedModel, temperature: float) -> None:
     Raises:
         ValueError: The model has no such layer.
     """
-    layer = score_layer(model)
+    head = score_layer(model)
     with torch.no_grad():
-        layer.weight /= temperature
-        if layer.bias is not None:
-            layer.bias /= temperature
+        head.weight /= temperature
+        if head.bias is not None:
+            head.bias /= temperature
