@@ -1,10 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling import training
-from review_sentiment.pipelines.modeling.watch import memory_told
+from review_sentiment.pipelines.modeling.watch import Watch, memory_told
 from tests.test_params import raw  # noqa: F401 - a fixture
 
 
@@ -78,3 +81,28 @@ def test_other_errors_stay_as_they_are(raw):  # noqa: F811
     parameters = parse_parameters(raw)
     with pytest.raises(RuntimeError, match="shapes"), memory_told(parameters.training, None):
         raise RuntimeError("shapes do not match")
+
+
+def test_each_sign_is_told_once_as_it_appears(raw, caplog):  # noqa: F811
+    parameters = parse_parameters(raw)
+    history = SimpleNamespace(rows=[{"split": "forecast", "step": 0, "forecast_seconds": 100.0}])
+    watch = Watch(history, 2, parameters.diagnosis, parameters.training)
+
+    def log(**row):
+        history.rows.append({"forecast_seconds": 100.0, **row})
+        watch.on_log(None, TrainerState(), TrainerControl())
+        return [record.getMessage() for record in caplog.records]
+
+    for step, norm in ((10, 150.0), (20, 300.0)):
+        assert not log(split="train", step=step, loss=0.5, grad_norm=norm)
+    assert log(split="train", step=30, loss=0.5, grad_norm=200.0) == [
+        "Step 30: gradients explode (norm 200.0): lower training.learning_rate"
+    ]
+    log(split="train", step=40, loss=0.4, grad_norm=200.0, forecast_seconds=300.0)
+    log(split="validation", step=40, loss=0.4, accuracy=0.8, recall=0.8)
+    log(split="train", step=80, loss=0.1, grad_norm=5.0)
+    told = log(split="validation", step=80, loss=0.6, accuracy=0.8, recall=0.8)
+    assert told[1:] == [
+        "Step 40: far slower than foreseen: 5.0 minutes instead of 1.7",
+        "Step 80: overfitting since epoch 2: validation loss rises while training falls",
+    ]

@@ -5,7 +5,6 @@ import torch
 from transformers import PreTrainedModel
 
 from review_sentiment.encoder import score_layer
-from review_sentiment.encoder import score_layer
 from review_sentiment.metrics import row_losses, softmax
 
 # Beyond these a temperature would speak of very few rows.
