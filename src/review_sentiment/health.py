@@ -15,6 +15,8 @@ LossSign = Literal["falling", "flat", "rising"]
 _LATEST = 3
 # Below this share of chance's loss there is little left to learn, so a flat loss or a small gradient is no fault.
 _LEARNED = 0.5
+# Seconds; less than this late is no news, however short the run.
+_LATE = 60
 
 
 def chance_loss(classes: int) -> float:
@@ -52,9 +54,9 @@ def gradient_sign(norms: Sequence[float], loss: float, classes: int, params: Dia
     return "healthy"
 
 
-def latest_gradient_sign(
+def latest_signs(
     norms: Sequence[float], losses: Sequence[float], classes: int, params: DiagnosisParams
-) -> GradientSign | None:
+) -> tuple[GradientSign, bool] | None:
     """Judge the last three logged rows.
 
     Args:
@@ -64,11 +66,12 @@ def latest_gradient_sign(
         params: The block `diagnosis`.
 
     Returns:
-        The sign, or None as long as there are fewer than three rows.
+        The sign of the gradients, and whether the loss exploded; None as long as there are fewer than three rows.
     """
     if len(norms) < _LATEST:
         return None
-    return gradient_sign(norms[-_LATEST:], float(np.mean(losses[-_LATEST:])), classes, params)
+    loss = float(np.mean(losses[-_LATEST:]))
+    return gradient_sign(norms[-_LATEST:], loss, classes, params), is_unstable([loss], classes, params)
 
 
 def loss_sign(losses: Sequence[float], classes: int, params: DiagnosisParams) -> LossSign:
@@ -80,15 +83,28 @@ def loss_sign(losses: Sequence[float], classes: int, params: DiagnosisParams) ->
         params: The block `diagnosis`.
 
     Returns:
-        `rising` or `falling` if the last stretch differs from the first by more than `loss_change`; between them
-        `flat`, unless the loss is low already, which counts as `falling`.
+        `rising` or `falling` if the last stretch differs from the first by more than `loss_change`, else `flat`; a low
+        loss counts as `falling`, and one that came down no further than to guessing as `flat`.
     """
-    first, last = losses[0], losses[-1]
-    if last > first * (1 + params.loss_change):
-        return "rising" if last > _LEARNED * chance_loss(classes) else "falling"
-    if last < first * (1 - params.loss_change) or last < _LEARNED * chance_loss(classes):
+    first, last, chance = losses[0], losses[-1], chance_loss(classes)
+    if last < _LEARNED * chance:
         return "falling"
-    return "flat"
+    if last > first * (1 + params.loss_change):
+        return "rising"
+    if last > first * (1 - params.loss_change) or last > chance * (1 - params.loss_change):
+        return "flat"
+    return "falling"
+
+
+def is_unstable(losses: Sequence[float], classes: int, params: DiagnosisParams) -> bool:
+    """Whether the training loss went far above that of guessing: sure answers, and wrong ones.
+
+    Args:
+        losses: Means over stretches of training.
+        classes: How many classes there are.
+        params: The block `diagnosis`.
+    """
+    return max(losses) > params.loss_exploding * chance_loss(classes)
 
 
 def overfits_since(train: Sequence[float], validation: Sequence[float], params: DiagnosisParams) -> int | None:
@@ -109,14 +125,14 @@ def overfits_since(train: Sequence[float], validation: Sequence[float], params: 
 
 
 def is_slow(seconds: float, forecast: float, params: DiagnosisParams) -> bool:
-    """Whether a run takes far longer than was foreseen.
+    """Whether a run takes far longer than was foreseen, and at least a minute.
 
     Args:
         seconds: What it took, or is now expected to take.
         forecast: What was foreseen before the first step.
         params: The block `diagnosis`.
     """
-    return seconds > params.slow_factor * forecast
+    return seconds > params.slow_factor * forecast and seconds > forecast + _LATE
 
 
 def warm_up_never_ended(rates: Sequence[float]) -> bool:
@@ -129,7 +145,7 @@ def warm_up_never_ended(rates: Sequence[float]) -> bool:
 
 
 def stretch_means(steps: Sequence[int], losses: Sequence[float], ends: Sequence[int]) -> list[float]:
-    """Mean training loss of each stretch of steps.
+    """Mean training loss of each stretch of steps, also where a row covers several stretches.
 
     Args:
         steps: Steps of the logged rows, rising.
@@ -137,10 +153,14 @@ def stretch_means(steps: Sequence[int], losses: Sequence[float], ends: Sequence[
         ends: Last step of each stretch, rising.
 
     Returns:
-        One mean a stretch that holds a row. A row belongs to the stretch in which most of its steps lie.
+        One mean a stretch, weighted by the steps that a row shares with it; a stretch that no row has reached yet gets
+        the last row's loss. Empty if there are no rows.
     """
-    starts = [0, *steps[:-1]]
-    middles = [(start + step) / 2 for start, step in zip(starts, steps, strict=True)]
-    which = np.searchsorted(ends, middles)
-    values = np.asarray(losses, dtype=float)
-    return [float(values[which == index].mean()) for index in range(len(ends)) if (which == index).any()]
+    if not len(steps):
+        return []
+    row_ends, stretch_ends = np.asarray(steps, dtype=float), np.asarray(ends, dtype=float)
+    row_starts, stretch_starts = np.r_[0, row_ends[:-1]], np.r_[0, stretch_ends[:-1]]
+    common = np.minimum.outer(stretch_ends, row_ends) - np.maximum.outer(stretch_starts, row_starts)
+    shared = np.maximum(common, 0)  # stretches, rows
+    shared[shared.sum(axis=1) == 0, -1] = 1
+    return [float(mean) for mean in shared @ np.asarray(losses, dtype=float) / shared.sum(axis=1)]

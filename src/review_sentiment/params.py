@@ -153,6 +153,7 @@ class DiagnosisParams(Block):
     grad_norm_vanishing: float = Field(gt=0, description="median gradient norm below it: vanishing")
     grad_norm_low: float = Field(gt=0, description="lower end of the healthy range")
     grad_norm_high: float = Field(gt=0, description="upper end of the healthy range")
+    loss_exploding: float = Field(gt=1, description="times the loss of guessing: exploding")
     loss_change: float = Field(gt=0, lt=1, description="share by which a loss must move to fall or rise")
     chance_p: float = Field(gt=0, lt=1, description="p value above which accuracy may be chance")
     overfit_rise: float = Field(gt=0, description="share above the lowest validation loss: overfitting")

@@ -83,15 +83,12 @@ def predict_test(
     from review_sentiment.metrics import softmax
     from review_sentiment.pipelines.modeling.scoring import prediction_table
     from review_sentiment.pipelines.modeling.self_test import run_self_test
+    from review_sentiment.pipelines.modeling.watch import memory_told
 
     test = tokenized["test"]
-    logits = predict_logits(
-        classifier.model,
-        test["input_ids"][:],
-        classifier.tokenizer.pad_token_id,
-        training.eval_batch_size,
-        classifier.settings["engine"]["precision"],
-    )
+    pad_id, precision = classifier.tokenizer.pad_token_id, classifier.settings["engine"]["precision"]
+    with memory_told(training, None):
+        logits = predict_logits(classifier.model, test["input_ids"][:], pad_id, training.eval_batch_size, precision)
     table = prediction_table(test["row_id"][:], test["label_id"][:], softmax(logits), classifier.label_names)
     table = table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])
     return table, run_self_test(classifier, tokenized["validation"], training.eval_batch_size)

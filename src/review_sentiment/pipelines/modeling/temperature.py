@@ -1,15 +1,11 @@
 """Calibration: one divisor of the class scores, fitted on validation rows and built into the classifier's head."""
 
-import logging
-
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from review_sentiment.encoder import score_layer
 from review_sentiment.metrics import row_losses, softmax
-
-logger = logging.getLogger(__name__)
 
 # Beyond these a temperature would speak of very few rows.
 _LOWEST, _HIGHEST = 0.05, 20.0
@@ -18,26 +14,38 @@ _LOWEST, _HIGHEST = 0.05, 20.0
 def fit_temperature(label_id: np.ndarray, logits: np.ndarray) -> float:
     """Find the divisor of the scores that makes the loss on these rows smallest.
 
+    The targets are smoothed as if one more row of each kind had come out wrong and right: without it, rows that are all
+    right would ask for ever sharper probabilities.
+
     Args:
         label_id: True classes, shape (N,).
         logits: Raw scores, shape (N, K).
 
     Returns:
-        The temperature, above 0; 1 where the rows hold no mistake to learn from, since sharper would always look
-        better, or where the scores are no numbers.
+        The temperature, above 0; 1 where no other makes the plain loss on these rows smaller, or where scores are no
+        numbers.
 
-    Source: Guo et al. 2017, arXiv 1706.04599, section 4.2 (temperature scaling).
+    Source: Guo et al. 2017, arXiv 1706.04599, section 4.2 (temperature scaling); Platt 1999, Advances in Large Margin
+    Classifiers, page 61 (smoothed targets).
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
-    if not np.isfinite(logits).all() or (logits.argmax(axis=1) == label_id).all():
+    if not np.isfinite(logits).all():
         return 1.0
+    rows, classes = logits.shape
+    targets = np.full((rows, classes), 1 / (rows + 2) / (classes - 1))
+    targets[np.arange(rows), label_id] = 1 - 1 / (rows + 2)
 
-    def loss(log_temperature: float) -> float:
-        return float(row_losses(label_id, softmax(logits / np.exp(log_temperature))).mean())
+    def smoothed_loss(log_temperature: float) -> float:
+        return float(-(targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
-    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
+    def loss(temperature: float) -> float:
+        return float(row_losses(label_id, softmax(logits / temperature)).mean())
+
+    found = minimize_scalar(smoothed_loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
+    temperature = float(np.exp(found.x))
+    return temperature if loss(temperature) < loss(1.0) else 1.0
 
 
 def cool_head(model: PreTrainedModel, temperature: float) -> None:
@@ -50,8 +58,8 @@ def cool_head(model: PreTrainedModel, temperature: float) -> None:
     Raises:
         ValueError: The model has no such layer.
     """
-    layer = score_layer(model)
+    head = score_layer(model)
     with torch.no_grad():
-        layer.weight /= temperature
-        if layer.bias is not None:
-            layer.bias /= temperature
+        head.weight /= temperature
+        if head.bias is not None:
+            head.bias /= temperature

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from review_sentiment.errors import UserError
-from review_sentiment.health import is_slow, latest_gradient_sign, loss_sign, overfits_since, stretch_means
+from review_sentiment.health import is_slow, latest_signs, loss_sign, overfits_since, stretch_means
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.callbacks import History
 
@@ -120,7 +120,9 @@ class Watch(TrainerCallback):
     def _look_at_steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         train = [row for row in rows if row["split"] == "train"]
         norms, losses = [row["grad_norm"] for row in train], [row["loss"] for row in train]
-        sign = latest_gradient_sign(norms, losses, self._classes, self._diagnosis)
+        sign, unstable = latest_signs(norms, losses, self._classes, self._diagnosis) or (None, False)
+        if unstable:
+            self._tell("loss", "training explodes (loss %.3f): lower training.learning_rate", losses[-1])
         if sign == "exploding":
             self._tell(sign, "gradients explode (norm %.1f): lower training.learning_rate", norms[-1])
         elif sign == "vanishing":
@@ -134,13 +136,12 @@ class Watch(TrainerCallback):
         validation = [row for row in rows if row["split"] == "validation"]
         ends = [row["step"] for row in validation]
         losses = stretch_means([row["step"] for row in train], [row["loss"] for row in train], ends)
-        if len(losses) < 2 or len(losses) != len(validation):
+        if len(losses) < 2:
             return
         sign = loss_sign(losses, self._classes, self._diagnosis)
         if sign != "falling":
-            self._tell(sign, "training loss is %s: %.3f in the first epoch, %.3f now", sign, losses[0], losses[-1])
-        since = overfits_since(losses, [row["loss"] for row in validation], self._diagnosis)
-        if since is not None:
+            self._tell("trend", "training loss is %s: %.3f in the first epoch, %.3f now", sign, losses[0], losses[-1])
+        elif since := overfits_since(losses, [row["loss"] for row in validation], self._diagnosis):
             self._tell("overfitting", "overfitting since epoch %d: validation loss rises while training falls", since)
         if all(abs(row["recall"] - 1 / self._classes) < _CHANCE_MARGIN for row in validation):
             self._tell("chance", "validation is stuck at chance (accuracy %.3f)", validation[-1]["accuracy"])

@@ -11,6 +11,7 @@ from review_sentiment.health import (
     chance_loss,
     gradient_sign,
     is_slow,
+    is_unstable,
     loss_sign,
     overfits_since,
     stretch_means,
@@ -125,9 +126,9 @@ def diagnose_run(record: Record) -> dict[str, Any]:
         `worst` severity, and `findings`, bad ones first.
     """
     rules: Sequence[Callable[[Record], Finding | None]] = (
-        find_not_a_number, find_loss_trend, find_gradient_norm, find_chance, find_validation_trend, find_overfitting,
-        find_learning_rate, find_warm_up, find_pace, find_balance, find_few_test_rows, find_selection_on_test,
-        find_truncation, find_small_class, find_completion,
+        find_not_a_number, find_exploding_loss, find_loss_trend, find_gradient_norm, find_chance,
+        find_validation_trend, find_overfitting, find_learning_rate, find_warm_up, find_pace, find_balance,
+        find_few_test_rows, find_selection_on_test, find_truncation, find_small_class, find_completion,
     )  # fmt: skip
     found = [finding for rule in rules if (finding := rule(record)) is not None]
     found.sort(key=lambda finding: _ORDER.index(finding.severity))
@@ -160,6 +161,22 @@ def find_not_a_number(record: Record) -> Finding | None:
     )
 
 
+def find_exploding_loss(record: Record) -> Finding | None:
+    """Training loss far above guessing in any epoch."""
+    if not record.finite or not record.losses or not is_unstable(record.losses, record.classes, record.params):
+        return None
+    worst = int(np.argmax(record.losses))
+    return Finding(
+        "loss_exploding",
+        "bad",
+        f"Training exploded in epoch {worst + 1}: its loss went far above guessing.",
+        f"Mean training loss {_numbers(record.losses)}; guessing has {chance_loss(record.classes):.3f}. The learning"
+        f" rate peaked at {record.peak_rate:.1e}.",
+        ("learning rate too high", "no warm-up"),
+        (_rate(min(record.peak_rate / 10, 1e-4)), "training.warmup_steps=0.1", "training.max_grad_norm=0.5"),
+    )
+
+
 def find_loss_trend(record: Record) -> Finding | None:
     """Training loss falling, flat or rising, by means over epochs."""
     if not record.finite or len(record.losses) < 2:
@@ -170,10 +187,11 @@ def find_loss_trend(record: Record) -> Finding | None:
     if sign == "falling":
         return Finding("loss_falling", "good", "Training loss falls.", evidence)
     if sign == "flat":
+        fell = losses[-1] < losses[0] * (1 - record.params.loss_change)
         return Finding(
             "loss_flat",
             "bad",
-            "Training loss does not fall: the model is not learning.",
+            f"Training loss does not fall{' below guessing' if fell else ''}: the model is not learning.",
             evidence,
             ("learning rate too low", "too many layers frozen", "labels that do not fit the texts"),
             (_rate(min(record.peak_rate * 10, 1e-4)), "training.freeze_layers=0"),
@@ -259,7 +277,7 @@ def find_chance(record: Record) -> Finding | None:
 def find_validation_trend(record: Record) -> Finding | None:
     """Validation accuracy improving from epoch to epoch, or not."""
     accuracy = record.validation["accuracy"].tolist()
-    if len(accuracy) < 2:
+    if len(accuracy) < 2 or accuracy[0] == 1:
         return None
     evidence = f"Validation accuracy {_numbers(accuracy)}."
     if max(accuracy[1:]) > accuracy[0]:
@@ -277,8 +295,10 @@ def find_validation_trend(record: Record) -> Finding | None:
 def find_overfitting(record: Record) -> Finding | None:
     """Validation loss rising while training loss falls: since which epoch, and whether the kept one suffers."""
     validation, train = record.validation["loss"].tolist(), record.losses
-    if not record.finite or record.kept is None or len(validation) < 2 or len(train) != len(validation):
+    if not record.finite or record.kept is None or len(validation) < 2 or not train:
         return None
+    if loss_sign(train, record.classes, record.params) != "falling":
+        return None  # what learned nothing learned nothing by heart
     since = overfits_since(train, validation, record.params)
     if since is None:
         return Finding(
@@ -289,7 +309,7 @@ def find_overfitting(record: Record) -> Finding | None:
         )
     kept = record.epoch_of(record.kept)
     lowest = min(validation)
-    severe = validation[kept - 1] > lowest * (1 + record.params.overfit_severe)
+    severe = kept >= since and validation[kept - 1] > lowest * (1 + record.params.overfit_severe)
     evidence = (
         f"From epoch {since} on, validation loss rises from {lowest:.3f} to {validation[-1]:.3f}, while training"
         f" loss falls from {train[since - 2]:.3f} to {train[-1]:.3f}. Epoch {kept} was kept, with"
@@ -322,7 +342,7 @@ def find_learning_rate(record: Record) -> Finding | None:
             (_rate(1e-4),),
         )
     gradients = find_gradient_norm(record)
-    explodes = gradients is not None and gradients.name == "gradient_exploding"
+    explodes = find_exploding_loss(record) or (gradients is not None and gradients.name == "gradient_exploding")
     if rate > params.learning_rate_high and (sign != "falling" or explodes):
         return Finding(
             "learning_rate_high",

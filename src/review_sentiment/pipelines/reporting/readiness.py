@@ -155,7 +155,7 @@ def _sentence(rows: int, accuracy: Mapping[str, Any], band: str, band_low: str, 
     quality = f"{band.capitalize()} ({_interval(accuracy)}, {rows:,} test reviews)"
     if band != band_low:
         quality += f", though no better than {band_low} is certain"
-    failed = [check["text"][:1].lower() + check["text"][1:] for check in checks if not check["passed"]]
+    failed = [check["text"] for check in checks if not check["passed"]]
     if failed:
         many = f"{len(failed)} of {len(checks)} checks fail" if len(failed) > 1 else f"1 of {len(checks)} checks fails"
         return f"Not ready: {many} ({'; '.join(failed)}). Quality: {quality}."

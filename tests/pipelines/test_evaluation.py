@@ -1,0 +1,216 @@
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import auc, f1_score, precision_score, recall_score, roc_auc_score
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from review_sentiment.metrics import softmax, wilson
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.modeling.scoring import prediction_table
+from review_sentiment.pipelines.reporting import evaluation
+from review_sentiment.pipelines.reporting.evaluation import (
+    bootstrap_intervals,
+    calibration_bins,
+    calibration_error,
+    evaluate_predictions,
+    headline_value,
+)
+from review_sentiment.pipelines.reporting.mistakes import find_mistakes
+from review_sentiment.pipelines.reporting.slices import slice_accuracy
+from tests.test_params import raw  # noqa: F401 - a fixture
+
+METRICS = {
+    "selected_on_test": False,
+    "temperature": 2.0,
+    "seconds": {"fine_tune": 60.0, "baseline": 1.0},
+    "megabytes": {"classifier": 90.0, "baseline": 5.0},
+}
+
+
+@pytest.fixture
+def report(raw):  # noqa: F811
+    return parse_parameters(raw).report
+
+
+def table(rows: int, seed: int, skill: float = 2.0, names=("negative", "positive")) -> pd.DataFrame:
+    """Predictions of a classifier that is right most of the time."""
+    draw = np.random.default_rng(seed)
+    label_id = np.arange(rows) % len(names)
+    logits = draw.normal(size=(rows, len(names))) + skill * np.eye(len(names))[label_id]
+    found = prediction_table([f"r{i}" for i in range(rows)], label_id, softmax(logits), names)
+    return found.assign(tokens_seen=20, tokens_total=np.where(np.arange(rows) % 4, 20, 30))
+
+
+def texts(rows: int) -> pd.DataFrame:
+    words = [" ".join(["word"] * (40 + 20 * (i % 10))) for i in range(rows)]
+    return pd.DataFrame(
+        {"row_id": [f"r{i}" for i in range(rows)], "text": words, "style": ["plain", "direct"] * (rows // 2)}
+    )
+
+
+def test_wilson_agrees_with_statsmodels():
+    for successes, trials in ((209, 240), (0, 7), (7, 7), (12_000, 12_500)):
+        assert wilson(successes, trials) == pytest.approx(proportion_confint(successes, trials, method="wilson"))
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("names", [("negative", "positive"), ("a", "b", "c")])
+def test_resampled_figures_are_scikit_learns(names):
+    predictions = table(90, 0, names=names)
+    label_id, proba = predictions["label_id"].to_numpy(), evaluation.proba_of(predictions)
+    predicted = proba.argmax(axis=1)
+    rows = np.random.default_rng(1).integers(0, 90, (4, 90))
+
+    f1, precision, recall = evaluation._rates(label_id, predicted, len(names))(rows)
+    areas = evaluation._auc(label_id, proba)(rows)
+    for index, drawn in enumerate(rows):
+        true, given = label_id[drawn], predicted[drawn]
+        assert f1[index] == pytest.approx(f1_score(true, given, average="macro"))
+        assert precision[index] == pytest.approx(precision_score(true, given, average="macro", zero_division=0))
+        assert recall[index] == pytest.approx(recall_score(true, given, average="macro"))
+        scores = proba[drawn, 1] if len(names) == 2 else proba[drawn]
+        assert areas[index] == pytest.approx(roc_auc_score(true, scores, multi_class="ovr"))
+
+
+def test_bootstrap_is_scipys_and_repeats_with_its_seed(report):
+    predictions = table(300, 0)
+    label_id, proba = predictions["label_id"].to_numpy(), evaluation.proba_of(predictions)
+
+    intervals = bootstrap_intervals(label_id, proba, report)
+    assert bootstrap_intervals(label_id, proba, report) == intervals
+    losses = predictions["loss"].to_numpy()
+    theirs = bootstrap((losses,), np.mean, method="percentile", rng=0).confidence_interval
+    assert (intervals["loss"]["low"], intervals["loss"]["high"]) == pytest.approx(tuple(theirs), abs=0.01)
+    assert intervals["f1"]["low"] < f1_score(label_id, proba.argmax(axis=1)) < intervals["f1"]["high"]
+
+
+def test_no_mistake_is_no_certainty(report):
+    label_id = np.array([0] * 10 + [1] * 10)
+    proba = np.where(np.eye(2)[label_id] == 1, 0.9, 0.1)
+
+    intervals = bootstrap_intervals(label_id, proba, report)
+    assert intervals["f1"] == {"low": wilson(10, 10)[0], "high": 1.0, "method": "Wilson, rows of the smallest class"}
+    assert intervals["roc_auc"]["low"] < 0.8
+
+
+def test_calibration_agrees_with_scikit_learn():
+    predictions = table(500, 3)
+    label_id, proba = predictions["label_id"].to_numpy(), evaluation.proba_of(predictions)
+    right, confidence = proba.argmax(axis=1) == label_id, proba.max(axis=1)
+
+    bins = calibration_bins(label_id, proba)
+    accuracy, stated = calibration_curve(right, confidence, n_bins=20)
+    np.testing.assert_allclose([row["accuracy"] for row in bins], accuracy)
+    np.testing.assert_allclose([row["confidence"] for row in bins], stated)
+    assert sum(row["rows"] for row in bins) == 500
+    by_hand = np.average(np.abs(accuracy - stated), weights=[row["rows"] for row in bins])
+    assert calibration_error(label_id, proba) == pytest.approx(by_hand)
+
+
+def test_everything_on_two_tables(report):
+    predictions, baseline = table(400, 1), table(400, 2, skill=1.0)
+    settings = report.model_copy(update={"previous_accuracy": 0.486})
+
+    found = evaluate_predictions(predictions, baseline, texts(400), METRICS, settings)
+    accuracy = headline_value(found, "accuracy")
+    right = predictions["label"] == predictions["predicted"]
+    baseline_right = baseline["label"] == baseline["predicted"]
+    assert accuracy["value"] == right.mean()
+    assert accuracy["baseline"] == baseline_right.mean()
+    assert [row["metric"] for row in found["headline"]] == ["accuracy", "f1", "precision", "recall", "roc_auc", "loss"]
+    assert all(row["low"] < row["value"] < row["high"] for row in found["headline"])
+    versus = found["versus_baseline"]
+    counts = pd.crosstab(right, baseline_right).to_numpy()
+    assert counts.tolist() == [
+        [versus["both_wrong"], versus["only_baseline"]], [versus["only_classifier"], versus["both_right"]]
+    ]  # fmt: skip
+    assert versus["p_value"] == pytest.approx(mcnemar(counts, exact=True).pvalue)
+    assert versus["proven"]
+    assert "The classifier is better than the TF-IDF baseline by" in versus["sentence"]
+    roc = found["curves"]["roc"]["classifier"]
+    assert len(roc["x"]) <= 200
+    area = roc_auc_score(predictions["label_id"], predictions["proba_positive"])
+    assert auc(roc["x"], roc["y"]) == pytest.approx(area, abs=0.002)
+    assert found["versus_chance"]["accuracy"] == 0.5
+    assert found["versus_previous"]["more_right_per_1000"] == round(1000 * (right.mean() - 0.486))
+    assert [row["value"] for row in found["slices"] if row["column"] == "style"] == ["direct", "plain"]
+
+
+def test_the_tutorials_comparison_with_the_old_model():
+    found = evaluation._versus_previous(0.883, 0.486)
+    assert found["more_right_per_1000"] == 397
+    assert found["sentence"] == "Of 1,000 reviews 883 right instead of 486: 397 more."
+
+
+def test_the_uncalibrated_error_is_that_of_the_undivided_scores(report):
+    logits = 3 * np.random.default_rng(0).normal(size=(200, 2))
+    label_id = np.arange(200) % 2
+    cooled = prediction_table([f"r{i}" for i in range(200)], label_id, softmax(logits / 2.0), ["negative", "positive"])
+
+    found = evaluate_predictions(cooled.assign(tokens_seen=1, tokens_total=1), cooled, texts(200), METRICS, report)[
+        "calibration"
+    ]
+    assert found["ece_uncalibrated"] == pytest.approx(calibration_error(label_id, softmax(logits)))
+
+
+def test_three_classes_have_no_curves(report):
+    names = ("bad", "mixed", "good")
+    found = evaluate_predictions(table(300, 1, names=names), table(300, 2, names=names), texts(300), METRICS, report)
+    assert found["curves"] is None
+    assert len(found["per_class"]) == 3
+    assert found["versus_chance"]["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_12500_rows_take_seconds(report):
+    predictions, baseline, rows = table(12_500, 1), table(12_500, 2), texts(12_500)
+    start = time.perf_counter()
+    evaluate_predictions(predictions, baseline, rows, METRICS, report)
+    assert time.perf_counter() - start < 10  # 2 seconds when nothing else runs
+
+
+def test_slices_by_length_truncation_and_column(caplog):
+    caplog.set_level("INFO")
+    predictions = table(40, 0)
+    test = texts(40).assign(stars=np.arange(40) / 7, shop=[f"shop {i % 20}" for i in range(40)])
+    # The rows of the texts stand in another order than those of the predictions.
+    found = slice_accuracy(predictions, predictions, test[::-1], ["style", "stars", "shop", "nowhere"])
+
+    by_column = {
+        name: [row for row in found if row["column"] == name] for name in ("length", "truncated", "stars", "shop")
+    }
+    assert all(sum(row["rows"] for row in rows) == 40 for rows in by_column.values())
+    assert [row["value"] for row in by_column["length"]][:2] == ["under 50 words", "50 to 99 words"]
+    assert {row["value"]: row["rows"] for row in by_column["truncated"]} == {"cut off": 10, "read whole": 30}
+    assert len(by_column["stars"]) == 4
+    assert "other" in {row["value"] for row in by_column["shop"]}
+    assert "No column nowhere in the reviews" in caplog.text
+    right = (predictions["label"] == predictions["predicted"])[::4].mean()
+    assert next(row["accuracy"] for row in found if row["value"] == "cut off") == right
+
+
+def test_mistakes_of_three_kinds(report):
+    names = ("negative", "positive")
+    sure = [[0.99, 0.01], [0.95, 0.05], [0.60, 0.40], [0.10, 0.90], [0.51, 0.49]]
+    label_id = [1, 1, 1, 1, 0]
+    ids = [f"r{i}" for i in range(5)]
+    predictions = prediction_table(ids, label_id, np.array(sure), names)
+    baseline = prediction_table(
+        ids, label_id, np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1], [0.3, 0.7], [0.6, 0.4]]), names
+    )
+
+    found = find_mistakes(predictions, baseline, texts(6)[:5], report.model_copy(update={"mistakes": 3}))
+    ranked = {kind: rows["row_id"].tolist() for kind, rows in found.groupby("kind")}
+    assert ranked == {
+        "confident mistake": ["r0", "r1", "r2"], "suspected label": ["r0"], "borderline": ["r4", "r2", "r3"],
+    }  # fmt: skip
+    assert found["rank"].tolist() == [1, 2, 3, 1, 1, 2, 3]
+    assert list(found) == [
+        "kind", "rank", "row_id", "label", "predicted", "proba", "baseline_predicted", "baseline_proba", "text",
+        "style",
+    ]  # fmt: skip
+    assert found.loc[0, ["proba", "baseline_predicted", "baseline_proba"]].tolist() == [0.99, "negative", 0.9]

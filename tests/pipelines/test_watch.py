@@ -1,0 +1,108 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.modeling import training
+from review_sentiment.pipelines.modeling.watch import Watch, memory_told
+from tests.test_params import raw  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def break_at(monkeypatch):
+    """Let the loss, or the gradients, of one step become no number."""
+
+    def arrange(step: int, gradients: bool) -> None:
+        usual = training.Trainer.training_step
+
+        def broken(self, model, inputs, *args, **kwargs):
+            loss = usual(self, model, inputs, *args, **kwargs)
+            if self.state.global_step + 1 != step:
+                return loss
+            if gradients:
+                next(model.parameters()).grad[0, 0] = float("inf")
+                return loss
+            return loss * float("nan")
+
+        monkeypatch.setattr(training.Trainer, "training_step", broken)
+
+    return arrange
+
+
+@pytest.mark.parametrize(("gradients", "name"), [(False, "the loss became nan"), (True, "the gradient norm became ")])
+def test_a_number_that_is_none_stops_at_its_step_and_keeps_the_best_epoch(project, break_at, gradients, name):
+    break_at(23, gradients)  # between two logged steps, in the third epoch
+
+    with pytest.raises(UserError, match=name) as error:
+        project.run(training={"epochs": 6})
+    message = str(error.value)
+    assert "at step 23, on the reviews " in message
+    named = message.partition("on the reviews ")[2].partition(":")[0].split(", ")
+    assert len(named) == 8
+    assert set(named) <= set(project.load("splits")["train"]["row_id"])
+    assert "lower training.learning_rate (now 0.01)" in message
+    kept = project.load("rescued_classifier")
+    assert f"The classifier of epoch {kept.settings['best_epoch']} is kept as rescued_classifier" in message
+    assert kept.settings["best_epoch"] in (1, 2)
+    assert all(torch.isfinite(weight).all() for weight in kept.model.parameters())
+    assert not (project.folder / "data/06_models/classifier").exists()
+    assert not (project.folder / "data/07_model_output/metrics.json").exists()
+    assert not project.load("manifest")["complete"]
+
+
+def test_nothing_is_kept_of_a_run_without_a_finished_epoch(project, break_at):
+    break_at(3, gradients=False)
+
+    with pytest.raises(UserError, match=r"at step 3, .* No epoch was finished, so nothing is kept\."):
+        project.run()
+    assert not (project.folder / "data/06_models").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("MPS backend out of memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_no_memory_is_told_with_what_to_lower(raw, error):  # noqa: F811
+    parameters = parse_parameters(raw)
+    words = r"lower training.batch_size \(now 16.*tokenize.max_tokens \(now 256\)"
+    with pytest.raises(UserError, match=words), memory_told(parameters.training, parameters.tokenize):
+        raise error
+
+
+def test_other_errors_stay_as_they_are(raw):  # noqa: F811
+    parameters = parse_parameters(raw)
+    with pytest.raises(RuntimeError, match="shapes"), memory_told(parameters.training, None):
+        raise RuntimeError("shapes do not match")
+
+
+def test_each_sign_is_told_once_as_it_appears(raw, caplog):  # noqa: F811
+    parameters = parse_parameters(raw)
+    history = SimpleNamespace(rows=[{"split": "forecast", "step": 0, "forecast_seconds": 100.0}])
+    watch = Watch(history, 2, parameters.diagnosis, parameters.training)
+
+    def log(**row):
+        history.rows.append({"forecast_seconds": 100.0, **row})
+        watch.on_log(None, TrainerState(), TrainerControl())
+        return [record.getMessage() for record in caplog.records]
+
+    for step, norm in ((10, 150.0), (20, 300.0)):
+        assert not log(split="train", step=step, loss=0.5, grad_norm=norm)
+    assert log(split="train", step=30, loss=0.5, grad_norm=200.0) == [
+        "Step 30: gradients explode (norm 200.0): lower training.learning_rate"
+    ]
+    log(split="train", step=40, loss=0.4, grad_norm=200.0, forecast_seconds=300.0)
+    log(split="validation", step=40, loss=0.4, accuracy=0.8, recall=0.8)
+    log(split="train", step=80, loss=0.1, grad_norm=5.0)
+    told = log(split="validation", step=80, loss=0.6, accuracy=0.8, recall=0.8)
+    assert told[1:] == [
+        "Step 40: far slower than foreseen: 5.0 minutes instead of 1.7",
+        "Step 80: overfitting since epoch 2: validation loss rises while training falls",
+    ]
