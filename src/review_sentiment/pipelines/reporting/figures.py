@@ -32,7 +32,7 @@ _TEMPLATE = {
                  "color": _TEXT},
         "title": {"x": 0.02, "xanchor": "left", "font": {"size": 15}},
         "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "colorway": list(PALETTE), "xaxis": _AXIS, "yaxis": _AXIS,
-        "margin": {"l": 60, "r": 20, "t": 90, "b": 60}, "hovermode": "closest", "showlegend": False,
+        "margin": {"l": 60, "r": 20, "t": 64, "b": 72}, "hovermode": "closest", "showlegend": False,
     }
 }  # fmt: skip
 _SEQUENTIAL = [[0, "#e8f1f8"], [0.5, "#6aaed6"], [1, "#08519c"]]
@@ -54,7 +54,7 @@ def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str
         figure: The figure; it is changed.
         title: What it shows, as a finding.
         height: In pixels.
-        key: Symbol, name and color of each series, written above the plot: a legend is hidden by Kedro-Viz's panel.
+        key: Symbol, name and color of each series, written below the plot: a legend is hidden by Kedro-Viz's panel.
 
     Returns:
         The same figure.
@@ -63,8 +63,8 @@ def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str
     if key:
         text = "&nbsp; ".join(f'<span style="color:{color}">{mark} {escape(name)}</span>' for mark, name, color in key)
         figure.add_annotation(
-            text=text, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
-            xshift=-36, yshift=4, font_size=12,
+            text=text, x=0, y=0, xref="paper", yref="paper", xanchor="left", yanchor="top", showarrow=False,
+            xshift=-36, yshift=-46, font_size=12,
         )  # fmt: skip
     return figure
 
@@ -184,17 +184,10 @@ def training_curves(history: pd.DataFrame) -> Figure:
     figure.update_xaxes(tickfont_size=9, nticks=5)
     figure.update_yaxes(tickfont_size=9, nticks=4)
     figure.add_annotation(
-        text="optimizer step", x=0.5, y=-0.13, xref="paper", yref="paper", yanchor="top", showarrow=False, font_size=11
-    )
-    finish(figure, training_title(history), 560)
-    key = "&nbsp; ".join(
-        f'<span style="color:{color}">{mark} {name}</span>' for mark, name, color in _training_key(history)
-    )
-    figure.add_annotation(
-        text=key, x=0, y=-0.13, xref="paper", yref="paper", xanchor="left", yanchor="top", yshift=-14, showarrow=False,
+        text="optimizer step", x=0.5, y=0, xref="paper", yref="paper", yanchor="top", yshift=-26, showarrow=False,
         font_size=11,
     )  # fmt: skip
-    return figure
+    return finish(figure, training_title(history), 560, _training_key(history))
 
 
 def confusion_title(evaluation: Mapping[str, Any]) -> str:
@@ -271,35 +264,39 @@ def calibration_curve(evaluation: Mapping[str, Any]) -> Figure:
         evaluation: Figures on the test rows.
 
     Returns:
-        A reliability diagram with 95 % intervals, and below it the number of reviews in each bin.
+        A reliability diagram with 95 % intervals, and bars with the number of reviews in each bin.
     """
     bins = pd.DataFrame(evaluation["calibration"]["bins"])
     start = min(1 / len(evaluation["label_names"]), float(bins["low"].min()))
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.75, 0.25], vertical_spacing=0.06)
-    figure.add_trace(
-        Scatter(x=[start, 1], y=[start, 1], mode="lines", line={"color": GRAY, "dash": "dot"}, hoverinfo="skip"), 1, 1
-    )
-    points = Scatter(
-        x=bins["confidence"], y=bins["accuracy"], mode="markers", marker={"color": CLASSIFIER, "size": 9},
-        error_y={
-            "type": "data", "symmetric": False, "array": bins["accuracy_high"] - bins["accuracy"],
-            "arrayminus": bins["accuracy"] - bins["accuracy_low"], "thickness": 1.5,
-        },
-        customdata=bins["rows"], hovertemplate="stated %{x:.1%}, right %{y:.1%}, %{customdata} reviews<extra></extra>",
-    )  # fmt: skip
-    figure.add_trace(points, 1, 1)
-    figure.add_trace(
+    figure = Figure(
         Bar(
-            x=(bins["low"] + bins["high"]) / 2, y=bins["rows"], width=0.9 * (bins["high"] - bins["low"]),
-            marker_color=CLASSIFIER, hovertemplate="%{y} reviews<extra></extra>",
-        ), 2, 1,
+            x=(bins["low"] + bins["high"]) / 2, y=bins["rows"], width=0.9 * (bins["high"] - bins["low"]), yaxis="y2",
+            marker={"color": GRAY, "opacity": 0.35}, text=bins["rows"], textposition="outside", textfont_size=10,
+            hovertemplate="%{y} reviews<extra></extra>",
+        )
     )  # fmt: skip
-    figure.update_xaxes(range=[start - 0.02, 1.02], tickformat=_PERCENT)
-    figure.update_xaxes(title="probability of the predicted class", row=2, col=1)
-    figure.update_yaxes(title="share right", tickformat=_PERCENT, range=[0, 1.03], row=1, col=1)
-    figure.update_yaxes(title="reviews", row=2, col=1, nticks=3)
-    key = (("●", "classifier, 95 % interval", CLASSIFIER), ("⋯", "perfect", GRAY))
-    return finish(figure, calibration_title(evaluation), 480, key)
+    figure.add_trace(
+        Scatter(x=[start, 1], y=[start, 1], mode="lines", line={"color": GRAY, "dash": "dot"}, hoverinfo="skip")
+    )
+    figure.add_trace(
+        Scatter(
+            x=bins["confidence"], y=bins["accuracy"], mode="markers", marker={"color": CLASSIFIER, "size": 9},
+            error_y={
+                "type": "data", "symmetric": False, "array": bins["accuracy_high"] - bins["accuracy"],
+                "arrayminus": bins["accuracy"] - bins["accuracy_low"], "thickness": 1.5,
+            },
+            customdata=bins["rows"],
+            hovertemplate="stated %{x:.1%}, right %{y:.1%}, %{customdata} reviews<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title="probability of the predicted class", range=[start - 0.03, 1.03], tickformat=_PERCENT)
+    # The bars have an axis of their own behind the points, in the lowest quarter.
+    figure.update_layout(
+        yaxis={"title": "share right", "tickformat": _PERCENT, "range": [0, 1.03], "overlaying": "y2"},
+        yaxis2={"visible": False, "range": [0, 4 * float(bins["rows"].max())]},
+    )
+    key = (("●", "classifier, 95 % interval", CLASSIFIER), ("⋯", "perfect", GRAY), ("▮", "reviews", GRAY))
+    return finish(figure, calibration_title(evaluation), 420, key)
 
 
 _CURVE_KEY = (("━", "classifier", CLASSIFIER), ("╍", "baseline", BASELINE), ("⋯", "guessing", GRAY))
@@ -428,40 +425,8 @@ def slice_accuracy(evaluation: Mapping[str, Any]) -> Figure:
     Returns:
         A dot with its 95 % interval and the baseline's for each part; a line at the accuracy of the whole.
     """
-    rows = evaluation["slices"]
-    # Two columns may have the same value, and a place on the axis is named by both.
-    places = [[escape(row["column"], quote=False) for row in rows], [_part_name(row) for row in rows]]
-    figure = _slice_figure(evaluation, places)
-    figure.update_yaxes(autorange="reversed", showdividers=False)
-    return figure.update_layout(height=170 + 34 * len(rows))
-
-
-def slice_accuracy_narrow(evaluation: Mapping[str, Any]) -> Figure:
-    """Draw the same for a narrow page: names stand above the dots, so that these have the whole width.
-
-    Args:
-        evaluation: Figures on the test rows.
-
-    Returns:
-        As `slice_accuracy`.
-    """
-    rows = evaluation["slices"]
-    figure = _slice_figure(evaluation, list(range(len(rows))))
-    figure.update_yaxes(visible=False, range=[len(rows) - 0.5, -0.9])
-    for place, row in enumerate(rows):
-        figure.add_annotation(
-            text=f"{escape(row['column'], quote=False)}: {_part_name(row)}", x=0, xref="paper", xanchor="left",
-            xshift=-36, y=place - 0.45, font_size=12, showarrow=False,
-        )  # fmt: skip
-    return figure.update_layout(height=130 + 42 * len(rows))
-
-
-def _part_name(row: Mapping[str, Any]) -> str:
-    return f"{escape(textwrap.shorten(row['value'], 26, placeholder='…'), quote=False)} · {row['rows']:,}"
-
-
-def _slice_figure(evaluation: Mapping[str, Any], places: list[Any]) -> Figure:
     rows = pd.DataFrame(evaluation["slices"])
+    places = list(range(len(rows)))
     figure = Figure(
         Scatter(
             x=rows["baseline_accuracy"], y=places, mode="markers", marker={"color": BASELINE, "symbol": "x", "size": 8},
@@ -477,7 +442,24 @@ def _slice_figure(evaluation: Mapping[str, Any], places: list[Any]) -> Figure:
             hovertemplate="%{x:.1%} (%{customdata[0]:.1%} to %{customdata[1]:.1%})<extra></extra>",
         )
     )  # fmt: skip
+    # Kedro-Viz's panel leaves out most labels of an axis, and a phone has no room beside the plot: names stand in it.
+    start = max(0, min(rows["low"].min(), rows["baseline_accuracy"].min()) - 0.02)
+    width = 1.02 - start
+    for place, row in enumerate(evaluation["slices"]):
+        figure.add_annotation(
+            text=_part_name(row), x=0, xref="paper", xanchor="left", y=place, font_size=11, showarrow=False
+        )
     figure.add_vline(x=headline_row(evaluation, "accuracy")["value"], line_dash="dot", line_color=GRAY)
-    figure.update_xaxes(title="accuracy, with 95 % interval", tickformat=_PERCENT)
+    ticks = [tick / 10 for tick in range(0, 11, 2 if width < 0.6 else 5) if tick / 10 >= start]
+    figure.update_xaxes(
+        title="accuracy, with 95 % interval", tickformat=_PERCENT, range=[start - 1.1 * width, 1.02], tickvals=ticks
+    )
+    figure.update_yaxes(visible=False, range=[len(rows) - 0.4, -0.6])
     key = (("●", "classifier", CLASSIFIER), ("✕", "baseline", BASELINE), ("┊", "all reviews", GRAY))
-    return finish(figure, slice_title(evaluation), 400, key)
+    return finish(figure, slice_title(evaluation), 150 + 26 * len(rows), key)
+
+
+def _part_name(row: Mapping[str, Any]) -> str:
+    # Lengths and truncation name themselves.
+    column = "" if row["column"] in ("length", "truncated") else f"{row['column']}: "
+    return escape(textwrap.shorten(f"{column}{row['value']}", 28, placeholder="…"), quote=False) + f" · {row['rows']:,}"

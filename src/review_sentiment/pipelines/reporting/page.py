@@ -128,7 +128,7 @@ def page_figures(evaluation: Mapping[str, Any], history: pd.DataFrame, reports: 
         panel: (name.capitalize(), figures.training_panel(history, panel)) for panel, name in figures.PANELS.items()
     }
     drawn["confusion"] = (figures.confusion_title(evaluation), figures.confusion_matrix(evaluation))
-    drawn["slices"] = (figures.slice_title(evaluation), figures.slice_accuracy_narrow(evaluation))
+    drawn["slices"] = (figures.slice_title(evaluation), figures.slice_accuracy(evaluation))
     drawn["calibration"] = (figures.calibration_title(evaluation), figures.calibration_curve(evaluation))
     if evaluation["curves"] is not None:
         drawn["roc"] = (figures.roc_title(evaluation), figures.roc_curve(evaluation))
@@ -142,7 +142,7 @@ def page_figures(evaluation: Mapping[str, Any], history: pd.DataFrame, reports: 
 def _without_title(figure: Any) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(figure.to_json())
     plain["layout"].pop("title", None)
-    plain["layout"]["margin"] = {"l": 50, "r": 12, "t": 36, "b": 50}
+    plain["layout"]["margin"] = {"l": 50, "r": 12, "t": 12, "b": 72}
     return plain
 
 
