@@ -119,9 +119,8 @@ class Project:
         return {path.name for path in self.folder.glob("data/*/*/*T*Z")}
 
 
-@pytest.fixture
-def project(tmp_path: Path, tiny_encoder: Path, corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Project:
-    folder = tmp_path / "project"
+def new_project(folder: Path, encoder: Path, corpus: pd.DataFrame) -> Project:
+    """Lay out a project in an empty folder; to run it, the test must work in that folder."""
     folder.mkdir()
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "conf" / "local").mkdir(exist_ok=True)
@@ -129,6 +128,12 @@ def project(tmp_path: Path, tiny_encoder: Path, corpus: pd.DataFrame, monkeypatc
     for name in ("pyproject.toml", ".telemetry"):
         shutil.copy(ROOT / name, folder / name)
     corpus.to_csv(folder / "reviews.csv", index=False)
-    monkeypatch.chdir(folder)
-    bootstrap_project(folder)
-    return Project(folder, tiny_encoder)
+    return Project(folder, encoder)
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_encoder: Path, corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = new_project(tmp_path / "project", tiny_encoder, corpus)
+    monkeypatch.chdir(made.folder)
+    bootstrap_project(made.folder)
+    return made

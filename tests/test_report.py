@@ -1,0 +1,325 @@
+"""The report in a real browser, the model card, the terminal, and the texts that they share."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from html import unescape
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from rich.console import Console
+
+from review_sentiment.headline import figure_text, headline_rows
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.reporting import figures, story
+from review_sentiment.pipelines.reporting.card import model_card, public_name
+from review_sentiment.pipelines.reporting.page import mistake_lists, report_page
+from review_sentiment.pipelines.reporting.summary import escape_markdown, summary_markdown
+from review_sentiment.terminal import show_results
+from tests.conftest import new_project
+
+HOSTILE = "<script>document.title='owned'</script> [/i] {{ 7 * 7 }} </script><b>&amp;</b> `x` | y"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium on the PATH: apt-get install chromium")
+
+
+def open_page(page: Path, folder: Path, *flags: str) -> str:
+    """What a browser made of a page after its scripts ran; requests are logged and answered by nobody."""
+    done = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND",
+         f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}",
+         "--virtual-time-budget=10000", "--dump-dom", *flags, page.as_uri()],
+        capture_output=True, text=True, timeout=90, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def requests_of_the_page(folder: Path) -> set[str]:
+    """Requests to a network; those that Chromium makes for itself have no page as their origin."""
+    events = json.loads((folder / "net.json").read_text("utf-8"))["events"]
+    made = [event["params"] for event in events if event.get("params", {}).get("url", "").startswith("http")]
+    return {params["url"] for params in made if params.get("initiator", "not an origin") != "not an origin"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_encoder, corpus):
+    """A project after a whole run; tests that share it only read."""
+    made = new_project(tmp_path_factory.mktemp("finished") / "project", tiny_encoder, corpus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        bootstrap_project(made.folder)
+        made.version = made.run()
+        names = ("evaluation", "diagnosis", "readiness", "metrics", "data_profile")
+        made.results = {name: made.load(name) for name in names}
+        made.history, made.mistakes = made.load("history"), made.load("mistakes")
+        made.ledger, made.run_info = made.load("run_ledger"), made.load("manifest")
+    made.page = made.folder / f"data/08_reporting/report.html/{made.version}/report.html"
+    return made
+
+
+@pytest.fixture
+def reported(finished, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    bootstrap_project(finished.folder)
+    return finished
+
+
+@needs_browser
+def test_the_page_draws_every_figure_and_asks_no_network(reported, tmp_path):
+    dom = open_page(reported.page, tmp_path)
+
+    drawn = re.findall(r'<div class="plot js-plotly-plot"[^>]*id="figure-(\w+)"', dom)
+    assert drawn == [
+        "loss", "accuracy", "grad_norm", "learning_rate", "confusion", "slices", "calibration", "roc",
+        "precision_recall",
+    ]  # fmt: skip
+    assert dom.count('class="main-svg"') >= len(drawn)
+    assert requests_of_the_page(tmp_path) == set()
+
+
+@needs_browser
+def test_a_page_that_asks_a_network_would_be_noticed(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text('<img src="https://example.org/x.png">', "utf-8")
+    open_page(page, tmp_path)
+
+    assert requests_of_the_page(tmp_path) == {"https://example.org/x.png"}
+
+
+@needs_browser
+def test_hostile_texts_are_shown_as_text(reported, tmp_path):
+    evaluation = reported.results["evaluation"]
+    results = json.loads(json.dumps(reported.results).replace('"positive"', json.dumps(HOSTILE)))
+    results["evaluation"]["slices"][0]["value"] = HOSTILE
+    mistakes = reported.mistakes.assign(text=HOSTILE, style=HOSTILE)
+    page = tmp_path / "page.html"
+    page.write_text(
+        report_page(results, reported.history, mistakes, reported.ledger, reported.run_info), encoding="utf-8"
+    )
+    dom = open_page(page, tmp_path)
+
+    title = re.search(r"<title>(.*?)</title>", dom).group(1)
+    assert title.startswith(figure_text("accuracy", evaluation["headline"][0]["value"]))
+    assert dom.count('class="plot js-plotly-plot"') == 9
+    cells = re.findall(r'<td role="cell" class="text">(.*?)</td>', dom)
+    assert len(cells) == len(mistakes) > 0
+    assert {unescape(cell) for cell in cells} == {HOSTILE}
+    assert dom.count("<script") == page.read_text("utf-8").count("<script")
+    assert not re.search(r"<b>&amp;", dom.split("<script")[0])
+
+
+@needs_browser
+def test_the_page_turns_dark_and_so_do_its_figures(reported, tmp_path):
+    colors = {}
+    for scheme in (0, 1):  # dark, light
+        dom = open_page(reported.page, tmp_path / str(scheme), f"--blink-settings=preferredColorScheme={scheme}")
+        colors[scheme] = re.search(r'class="xtick".*?fill: rgb\((\d+)', dom).group(1)
+    assert int(colors[0]) > 200 > 60 > int(colors[1])
+
+
+def test_the_page_is_small_and_names_no_other_source(reported):
+    html = reported.page.read_text("utf-8")
+
+    assert reported.page.stat().st_size < 6e6
+    own = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert not re.findall(r"""(?:src|href)=["'](?!#|data:)""", own)
+    assert "default-src 'none'" in own
+    headings = [int(level) for level in re.findall(r"<h([1-6])", own)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(headings) if after != 4)
+    assert own.count("<table") == own.count("<thead")
+
+
+def test_the_page_and_the_summary_begin_with_the_verdict(reported):
+    sentence = reported.results["readiness"]["sentence"]
+    html, summary = reported.page.read_text("utf-8"), reported.load("summary")
+
+    body = unescape(html[html.index("<body") :])
+    assert body.index(sentence) < body.index("What to do next") < body.index("How training went")
+    assert summary.startswith(f"**{escape_markdown(sentence)}**")
+    assert summary.index("95 % interval") < summary.index("What to do next") < summary.index("Trained on")
+
+
+def test_kedro_viz_shows_the_verdict_instead_of_the_page(reported):
+    with KedroSession.create(reported.folder) as session:
+        catalog = session.load_context().catalog
+
+    preview = catalog.get("report").preview()
+    assert reported.results["readiness"]["sentence"] in unescape(preview)
+    assert f"report.html/{reported.version}/report.html" in preview
+    assert len(preview) < 2000
+    assert catalog.get("model_card").preview().lstrip().startswith("# Sentiment of reviews")
+
+
+def test_the_model_card_lies_with_the_classifier_and_the_hub_reads_it(reported):
+    from huggingface_hub import ModelCard
+
+    folder = reported.folder / f"data/06_models/classifier/{reported.version}/classifier"
+    card = ModelCard.load(folder / "README.md")
+    accuracy = next(row for row in card.data.eval_results if row.metric_type == "accuracy")
+    assert accuracy.metric_value == round(reported.results["evaluation"]["headline"][0]["value"], 4)
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
+    assert (card.data.base_model, card.data.license) == (None, "unknown")  # nothing is known of a folder's encoder
+    assert str(reported.folder) not in card.content
+    assert str(reported.encoder) not in card.content
+
+    known = {**reported.run_info, "parameters": {**reported.run_info["parameters"], "encoder": "minilm"}}
+    data = ModelCard(model_card(reported.results, known)).data
+    assert (data.base_model, data.license, data.language) == (
+        "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en",
+    )  # fmt: skip
+
+
+def test_a_report_on_an_earlier_run_puts_the_card_there(project):
+    run = project.run(training={"epochs": 1})
+    folder = project.folder / "data/06_models/classifier"
+    (folder / run / "classifier/README.md").unlink()
+    project.run("reporting")
+
+    assert [path.name for path in folder.iterdir()] == [run]
+    assert (folder / run / "classifier/README.md").is_file()
+
+    shutil.rmtree(folder / run)
+    project.run("reporting")  # the classifier is gone: no folder is made that would look like one
+    assert list(folder.iterdir()) == []
+
+
+def test_the_terminal_shows_the_results_of_a_run_that_made_them(project, capsys):
+    run = project.run(training={"epochs": 1})
+    shown = capsys.readouterr().out
+    assert "95 % interval" in shown
+    assert shown.replace("\n", "").endswith(f"Report: data/08_reporting/report.html/{run}/report.html")
+
+    project.run("data_engineering")
+    assert "95 % interval" not in capsys.readouterr().out
+
+
+def test_the_terminal_quotes_names_as_they_are(reported):
+    console = Console(width=100, record=True)
+    readiness = {**reported.results["readiness"], "sentence": "Not ready: [/i] [bold]x"}
+    show_results(console, reported.results["evaluation"], readiness, "a" * 150)
+
+    text = console.export_text()
+    assert "Not ready: [/i] [bold]x" in text
+    assert "a" * 150 in text
+
+
+def test_three_classes_are_reported_without_two_class_curves(project, corpus):
+    three = corpus.copy()
+    three.loc[::4, "label"] = "mixed"
+    three.to_csv(project.folder / "reviews.csv", index=False)
+    run = project.run(
+        data={"label_names": "negative/mixed/positive", "min_rows_per_class": 5},
+        subset={"train_rows": 60}, training={"epochs": 1},
+    )  # fmt: skip
+
+    assert project.load("evaluation")["curves"] is None
+    assert "exactly two classes" in project.load("roc_curve").layout.title.text
+    html = (project.folder / f"data/08_reporting/report.html/{run}/report.html").read_text("utf-8")
+    assert 'id="figure-confusion"' in html
+    assert 'id="figure-roc"' not in html
+
+
+def test_headline_figures_have_units():
+    row = {"name": "A", "low": 0.8, "high": 0.9, "baseline": 0.5, "value": 0.876, "method": "Wilson"}
+    shown = headline_rows({"headline": [{**row, "metric": "accuracy"}, {**row, "metric": "loss"}]})
+
+    assert [line["value"] for line in shown] == ["87.6%", "0.876"]
+    assert shown[0]["interval"] == "80.0% to 90.0%"
+
+
+def test_what_to_do_next_puts_bad_signs_first_and_gives_commands(reported):
+    results = json.loads(json.dumps(reported.results))
+    bad = {"name": "x", "severity": "bad", "title": "It is bad.", "evidence": "", "causes": [],
+           "try": ["training.learning_rate=1e-4", "Read the reviews"]}  # fmt: skip
+    results["diagnosis"]["findings"].insert(0, bad)
+
+    first = story.next_steps(results)[0]
+    assert first == {
+        "text": "It is bad. Read the reviews.",
+        "commands": ["kedro run --params training.learning_rate=1e-4"],
+    }
+    results["diagnosis"]["findings"] = []
+    for check in results["readiness"]["checks"]:
+        check["passed"] = True
+    results["evaluation"]["versus_baseline"] |= {"proven": True, "difference": 0.1}
+    assert story.next_steps(results)[0]["text"].startswith("Nothing asks for a change.")
+
+
+def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):
+    commands = story.reproduce_commands(reported.run_info, reported.history)
+
+    words = shlex.split(commands["full"])
+    assert words[:3] == ["kedro", "run", "--params"]
+    given = dict(pair.split("=", 1) for pair in words[3].split(","))
+    assert given["training.epochs"] == "6"
+    assert (given["training.precision"], given["training.threads"]) == ("fp32", "1")
+    assert given["data.label_names"] == "negative/positive"
+    nested: dict = {}
+    for name, value in given.items():
+        block, _, key = name.rpartition(".")
+        (nested.setdefault(block, {}) if block else nested)[key] = None if value == "null" else value
+    assert parse_parameters(nested).training.learning_rate == 1e-2
+    assert "subset.train_rows=80" in commands["short"]
+
+
+def test_epochs_have_the_mean_loss_of_their_own_steps(reported):
+    rows = story.epoch_rows(reported.history)
+
+    history = reported.history
+    last = history[(history["split"] == "train") & (history["step"] > rows[-2]["step"])]
+    assert rows[-1]["train_loss"] == pytest.approx(last["loss"].mean())
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert sum(row["kept"] for row in rows) == 1
+
+
+def test_long_reviews_are_cut_between_words(reported):
+    text = "word " * 200
+    first = mistake_lists(reported.mistakes.assign(text=text))[-1]["rows"][0]
+
+    assert first["text"].endswith("word")
+    assert first["text"] + first["more"] == text
+
+
+def test_titles_say_the_finding():
+    matrix = {"rows": 20, "label_names": ["bad", "good"], "confusion_matrix": [[9, 1], [3, 7]]}
+    assert figures.confusion_title(matrix) == "4 of 20 test reviews wrong, most often good taken for bad (3)"
+    assert (
+        figures.confusion_title({**matrix, "confusion_matrix": [[10, 0], [0, 10]]}) == "All 20 test reviews are right"
+    )
+
+    accuracy = {"metric": "accuracy", "value": 0.9}
+    row = {"column": "style", "value": "plain", "rows": 50, "accuracy": 0.7, "low": 0.6, "high": 0.8}
+    few = {**row, "value": "rare", "rows": 3, "accuracy": 0.3, "high": 0.7}
+    title = figures.slice_title({"headline": [accuracy], "slices": [few, row]})
+    assert title == "Clearly weaker than the whole (90.0%): style plain, 70.0% of 50"
+    assert "No part" in figures.slice_title({"headline": [accuracy], "slices": [{**row, "high": 0.95}]})
+
+
+def test_every_figure_has_one_look(reported):
+    for name in ("training_curves", "confusion_matrix", "calibration_curve", "roc_curve", "precision_recall_curve",
+                 "slice_accuracy", "runs_over_time"):  # fmt: skip
+        layout = reported.load(name).layout
+        assert layout.title.text, name
+        assert layout.paper_bgcolor is None, name
+        assert layout.template.layout.paper_bgcolor == "rgba(0,0,0,0)", name
+        assert not [axis for axis in layout if axis == "legend" and layout[axis].orientation], name
+
+
+def test_paths_of_this_machine_stay_here():
+    assert public_name("/home/me/secret/reviews.csv") == "reviews.csv"
+    assert public_name("stanfordnlp/imdb") == "stanfordnlp/imdb"
+
+
+def test_the_summary_keeps_its_table_whatever_names_hold(reported):
+    results = json.loads(json.dumps(reported.results).replace("positive", "a|b<c>"))
+    text = summary_markdown(results, reported.history, reported.run_info)
+
+    assert "<c>" not in text.replace("\\<c\\>", "")
