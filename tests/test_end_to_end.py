@@ -24,14 +24,18 @@ EVERY_RUN_WRITES = {
     "07_model_output/metrics.json/{run}/metrics.json",
     "07_model_output/reload_check.json/{run}/reload_check.json",
     "07_model_output/predictions.parquet/{run}/predictions.parquet",
+    "08_reporting/calibration_curve.json/{run}/calibration_curve.json",
     "08_reporting/confusion_matrix.json/{run}/confusion_matrix.json",
     "08_reporting/diagnosis.json/{run}/diagnosis.json",
     "08_reporting/evaluation.json/{run}/evaluation.json",
     "08_reporting/manifest.json/{run}/manifest.json",
-    "08_reporting/metrics_table.parquet/{run}/metrics_table.parquet",
     "08_reporting/mistakes.parquet/{run}/mistakes.parquet",
+    "08_reporting/precision_recall_curve.json/{run}/precision_recall_curve.json",
     "08_reporting/readiness.json/{run}/readiness.json",
+    "08_reporting/report.html/{run}/report.html",
+    "08_reporting/roc_curve.json/{run}/roc_curve.json",
     "08_reporting/runs_over_time.json/{run}/runs_over_time.json",
+    "08_reporting/slice_accuracy.json/{run}/slice_accuracy.json",
     "08_reporting/summary.md/{run}/summary.md",
     "08_reporting/training_curves.json/{run}/training_curves.json",
 }
@@ -150,7 +154,10 @@ def test_load_versions_brings_a_run_back(project):
     first = project.run(training={"epochs": 1, "learning_rate": 1e-6})
     project.run()
 
-    project.run("reporting", load_versions={"metrics": first, "history": first})
+    with pytest.raises(UserError, match="metrics and predictions are of two runs"):
+        project.run("reporting", load_versions={"metrics": first, "history": first})
+    names = ("predictions", "baseline_predictions", "metrics", "history", "splits", "data_profile", "reload_check")
+    project.run("reporting", load_versions=dict.fromkeys(names, first))
     accuracy = project.load("metrics", first)["classifier"]["accuracy"]
     assert project.load("metrics")["classifier"]["accuracy"] != accuracy
     assert f"Test accuracy {accuracy:.1%}" in project.load("summary")

@@ -5,16 +5,19 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import rich
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.manifest import describe_run, git_state
 from review_sentiment.params import parse_parameters
+from review_sentiment.terminal import show_results
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +138,40 @@ class ManifestHooks:
         )
 
 
+class ResultHooks:
+    """Shows the results in the terminal at the end of a run that made them."""
+
+    @hook_impl
+    def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
+        """Forget the results of a run before."""
+        self._catalog = catalog
+        self._saved: dict[str, Any] = {}
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Keep what will be shown."""
+        if dataset_name in ("evaluation", "readiness"):
+            self._saved[dataset_name] = data
+        elif dataset_name == "report":
+            self._saved["report"] = cast(ReportDataset, self._catalog.get("report")).place()
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        """Show the results."""
+        self._show()
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self) -> None:
+        """Show them also where a failed check ends the run."""
+        self._show()
+
+    def _show(self) -> None:
+        if {"evaluation", "readiness"} <= set(self._saved):
+            show_results(
+                rich.get_console(), self._saved["evaluation"], self._saved["readiness"], self._saved.get("report")
+            )
+
+
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
     """Versions of the versioned inputs that are on disk; asking pins them, so that they are what the run reads."""
     versions = {}
@@ -156,4 +193,6 @@ def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | 
         found = catalog.load("manifest", version=run)
     except DatasetError:
         return None
-    return {key: found[key] for key in ("env", "parameters", "code")}
+    # An older manifest may lack what newer code keeps.
+    kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
+    return {key: found[key] for key in kept if key in found}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from review_sentiment.comparison import compare_predictions
+from review_sentiment.errors import UserError
 from review_sentiment.metrics import full_metrics, row_losses, softmax, wilson
 from review_sentiment.params import ReportingParams
 from review_sentiment.pipelines.reporting.slices import slice_accuracy
@@ -46,10 +47,18 @@ def evaluate_predictions(
 
     Returns:
         As the node `evaluate` says.
+
+    Raises:
+        UserError: Metrics and predictions are of two runs.
     """
     label_names = [name.removeprefix(PROBA) for name in map(str, predictions.filter(regex=f"^{PROBA}"))]
     label_id, proba = predictions["label_id"].to_numpy(), proba_of(predictions)
     figures = full_metrics(label_id, proba, label_names)
+    if figures["confusion_matrix"] != metrics["classifier"]["confusion_matrix"]:
+        raise UserError(
+            "metrics and predictions are of two runs: name the same version for predictions, baseline_predictions,"
+            " metrics, history, splits and reload_check in --load-versions"
+        )
     baseline_proba = proba_of(baseline_predictions)
     baseline = full_metrics(baseline_predictions["label_id"].to_numpy(), baseline_proba, label_names)
     temperature = float(metrics["temperature"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from review_sentiment.params import DiagnosisParams, ReadinessParams, ReportingParams
-from review_sentiment.pipelines.reporting.summary import metrics_rows, summary_markdown
+from review_sentiment.pipelines.reporting.summary import summary_markdown
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -101,19 +101,15 @@ def judge_readiness(
 
 
 def enforce_readiness(
-    readiness: dict[str, Any],
-    summary: str,
-    mistakes: pd.DataFrame,
-    runs_over_time: Figure,
-    bounds: ReadinessParams,
+    readiness: dict[str, Any], summary: str, report: str, model_card: dict[str, Any], bounds: ReadinessParams
 ) -> None:
     """Fail the run if a check fails and the parameters ask for that; the last node, so that everything is written.
 
     Args:
         readiness: The verdict.
         summary: Not looked at; it must be written before.
-        mistakes: The same.
-        runs_over_time: The same, and with it the ledger's row.
+        report: The same.
+        model_card: The same.
         bounds: The block `readiness`.
 
     Raises:
@@ -145,60 +141,169 @@ def list_mistakes(
     return find_mistakes(predictions, baseline_predictions, splits["test"].to_pandas(), report)
 
 
-def tabulate_metrics(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Put classifier and baseline side by side.
+def gather_results(
+    evaluation: dict[str, Any],
+    diagnosis: dict[str, Any],
+    readiness: dict[str, Any],
+    metrics: dict[str, Any],
+    data_profile: dict[str, Any],
+) -> dict[str, Any]:
+    """Put together what summary, report and model card tell.
 
     Args:
+        evaluation: Figures on the test rows.
+        diagnosis: Findings on the training.
+        readiness: The verdict.
         metrics: All figures of the run.
+        data_profile: Of the data.
 
     Returns:
-        Columns `metric`, `classifier`, `baseline`; the last is empty where the baseline has no such figure.
+        Each by its name.
     """
-    return pd.DataFrame(metrics_rows(metrics)).round(4)  # as many digits as a few thousand reviews can carry
+    return {
+        "evaluation": evaluation,
+        "diagnosis": diagnosis,
+        "readiness": readiness,
+        "metrics": metrics,
+        "data_profile": data_profile,
+    }
 
 
 def plot_training(history: pd.DataFrame) -> Figure:
-    """Draw the losses, validation accuracy and learning rate over the steps.
+    """Draw losses, validation accuracy, gradient norm and learning rate over the steps.
 
     Args:
         history: Of the fine-tuning.
 
     Returns:
-        A figure with three panels, one above the other.
+        A figure with four panels.
     """
     from review_sentiment.pipelines.reporting.figures import training_curves
 
     return training_curves(history)
 
 
-def plot_confusion(metrics: dict[str, Any]) -> Figure:
+def plot_confusion(evaluation: dict[str, Any]) -> Figure:
     """Draw which classes are taken for which.
 
     Args:
-        metrics: All figures of the run.
+        evaluation: Figures on the test rows.
 
     Returns:
-        A heat map of the classifier's confusion matrix, with counts.
+        A heat map with counts and shares.
     """
-    from review_sentiment.pipelines.reporting.figures import confusion_heatmap
+    from review_sentiment.pipelines.reporting.figures import confusion_matrix
 
-    return confusion_heatmap(metrics["classifier"])
+    return confusion_matrix(evaluation)
 
 
-def summarize(metrics: dict[str, Any], data_profile: dict[str, Any], history: pd.DataFrame) -> str:
-    """Say in words and one table how the run went, and log it.
+def plot_calibration(evaluation: dict[str, Any]) -> Figure:
+    """Draw whether the stated probabilities can be believed.
 
     Args:
-        metrics: All figures of the run.
-        data_profile: Of the data.
+        evaluation: Figures on the test rows.
+
+    Returns:
+        A reliability diagram with intervals and the reviews in each bin.
+    """
+    from review_sentiment.pipelines.reporting.figures import calibration_curve
+
+    return calibration_curve(evaluation)
+
+
+def plot_roc(evaluation: dict[str, Any]) -> Figure:
+    """Draw the ROC curves of classifier and baseline.
+
+    Args:
+        evaluation: Figures on the test rows.
+
+    Returns:
+        A figure; one that says why it is empty unless there are two classes.
+    """
+    from review_sentiment.pipelines.reporting.figures import roc_curve
+
+    return roc_curve(evaluation)
+
+
+def plot_precision_recall(evaluation: dict[str, Any]) -> Figure:
+    """Draw the precision-recall curves of classifier and baseline.
+
+    Args:
+        evaluation: Figures on the test rows.
+
+    Returns:
+        A figure; one that says why it is empty unless there are two classes.
+    """
+    from review_sentiment.pipelines.reporting.figures import precision_recall_curve
+
+    return precision_recall_curve(evaluation)
+
+
+def plot_slices(evaluation: dict[str, Any]) -> Figure:
+    """Draw the accuracy on parts of the reviews.
+
+    Args:
+        evaluation: Figures on the test rows.
+
+    Returns:
+        A dot with its interval for each part.
+    """
+    from review_sentiment.pipelines.reporting.figures import slice_accuracy
+
+    return slice_accuracy(evaluation)
+
+
+def summarize(results: dict[str, Any], history: pd.DataFrame, run_info: dict[str, Any]) -> str:
+    """Say on one screen how good the classifier is and what to do next.
+
+    Args:
+        results: As `gather_results` says.
         history: Of the fine-tuning.
+        run_info: What the run is.
 
     Returns:
         Markdown.
     """
-    text = summary_markdown(metrics, data_profile, history)
-    logger.info("Summary of the run\n%s", text)
-    return text
+    return summary_markdown(results, history, run_info)
+
+
+def build_report(
+    results: dict[str, Any],
+    history: pd.DataFrame,
+    mistakes: pd.DataFrame,
+    run_ledger: pd.DataFrame,
+    run_info: dict[str, Any],
+) -> str:
+    """Write the whole story as one page that opens without a network.
+
+    Args:
+        results: As `gather_results` says.
+        history: Of the fine-tuning.
+        mistakes: Reviews worth reading.
+        run_ledger: All runs, this one included.
+        run_info: What the run is.
+
+    Returns:
+        HTML.
+    """
+    from review_sentiment.pipelines.reporting.page import report_page
+
+    return report_page(results, history, mistakes, run_ledger, run_info)
+
+
+def write_model_card(results: dict[str, Any], run_info: dict[str, Any]) -> dict[str, Any]:
+    """Write the card that goes with the classifier.
+
+    Args:
+        results: As `gather_results` says.
+        run_info: What the run is.
+
+    Returns:
+        `classifier_run` (whose folder it belongs in) and `text` (Markdown with the hub's metadata).
+    """
+    from review_sentiment.pipelines.reporting.card import model_card
+
+    return {"classifier_run": run_info["classifier_run"], "text": model_card(results, run_info)}
 
 
 def record_run(

@@ -1,9 +1,9 @@
-"""Reporting: say how good the classifier is.
+"""Reporting: say how good the classifier is, why, and what to do next.
 
-Consumes `metrics`, `history`, `data_profile`, `splits`, `predictions`, `baseline_predictions`, `reload_check` and, from
-a hook, `run_info`. Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, `metrics_table`, `training_curves`,
-`confusion_matrix`, `summary`, a row of `run_ledger` and `runs_over_time`. `enforce_readiness` must stay the last node,
-since it may fail the run. The run's `manifest` is written by a hook, so that failed runs have one too.
+Consumes `predictions`, `baseline_predictions`, `metrics`, `history`, `splits`, `data_profile`, `reload_check` and, from
+a hook, `run_info`. Produces `evaluation`, `diagnosis`, `readiness`, `mistakes`, a row of `run_ledger`, the figures,
+`summary`, `report` and `model_card`. `enforce_readiness` must stay the last node, since it may fail the run. The run's
+`manifest` is written by a hook, so that failed runs have one too.
 """
 
 from typing import Any
@@ -64,15 +64,6 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 outputs="mistakes",
                 name="list_mistakes",
             ),
-            Node(func=nodes.tabulate_metrics, inputs="metrics", outputs="metrics_table", name="tabulate_metrics"),
-            Node(func=nodes.plot_training, inputs="history", outputs="training_curves", name="plot_training"),
-            Node(func=nodes.plot_confusion, inputs="metrics", outputs="confusion_matrix", name="plot_confusion"),
-            Node(
-                func=nodes.summarize,
-                inputs=["metrics", "data_profile", "history"],
-                outputs="summary",
-                name="summarize",
-            ),
             Node(
                 func=nodes.record_run,
                 inputs={
@@ -86,9 +77,71 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="record_run",
             ),
             Node(func=nodes.plot_runs, inputs="run_ledger", outputs="runs_over_time", name="plot_runs"),
+            Node(func=nodes.plot_training, inputs="history", outputs="training_curves", name="plot_training"),
+            Node(
+                func=nodes.gather_results,
+                inputs={
+                    "evaluation": "evaluation",
+                    "diagnosis": "diagnosis",
+                    "readiness": "readiness",
+                    "metrics": "metrics",
+                    "data_profile": "data_profile",
+                },
+                outputs="results",
+                name="gather_results",
+            ),
+            Node(func=nodes.plot_confusion, inputs="evaluation", outputs="confusion_matrix", name="plot_confusion"),
+            Node(
+                func=nodes.plot_calibration, inputs="evaluation", outputs="calibration_curve", name="plot_calibration"
+            ),
+            Node(func=nodes.plot_roc, inputs="evaluation", outputs="roc_curve", name="plot_roc"),
+            Node(
+                func=nodes.plot_precision_recall,
+                inputs="evaluation",
+                outputs="precision_recall_curve",
+                name="plot_precision_recall",
+            ),
+            Node(func=nodes.plot_slices, inputs="evaluation", outputs="slice_accuracy", name="plot_slices"),
+            Node(
+                func=nodes.summarize,
+                inputs={
+                    "results": "results",
+                    "history": "history",
+                    "run_info": "run_info",
+                },
+                outputs="summary",
+                name="summarize",
+            ),
+            Node(
+                func=nodes.build_report,
+                inputs={
+                    "results": "results",
+                    "history": "history",
+                    "mistakes": "mistakes",
+                    "run_ledger": "run_ledger",
+                    "run_info": "run_info",
+                },
+                outputs="report",
+                name="build_report",
+            ),
+            Node(
+                func=nodes.write_model_card,
+                inputs={
+                    "results": "results",
+                    "run_info": "run_info",
+                },
+                outputs="model_card",
+                name="write_model_card",
+            ),
             Node(
                 func=nodes.enforce_readiness,
-                inputs=["readiness", "summary", "mistakes", "runs_over_time", "params:readiness"],
+                inputs={
+                    "readiness": "readiness",
+                    "summary": "summary",
+                    "report": "report",
+                    "model_card": "model_card",
+                    "bounds": "params:readiness",
+                },
                 outputs=None,
                 name="enforce_readiness",
             ),

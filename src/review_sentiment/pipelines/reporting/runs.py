@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,7 +14,6 @@ from review_sentiment.runs import newest_reports
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
-_COLORS = ("#6f42c1", "#d9730d", "#0f7b6c", "#2f6fdb", "#c2410c", "#6b7280")
 _TICKS = 12
 
 
@@ -72,23 +72,38 @@ def accuracy_over_runs(ledger: pd.DataFrame) -> "Figure":
     """
     from plotly.graph_objects import Figure
 
+    from review_sentiment.pipelines.reporting.figures import GRAY, PALETTE, finish
+
     reports = newest_reports(ledger)
     figure = Figure()
     for number, (source, rows) in enumerate(reports.groupby("reviews", sort=False)):
-        for trace in _traces(rows, str(source), _COLORS[number % len(_COLORS)]):
+        for trace in _traces(rows, str(source), PALETTE[number % len(PALETTE)]):
             figure.add_trace(trace)
     step = -(-len(reports) // _TICKS)
     ticks = list(range(0, len(reports), step))
     names = [reports["classifier_run"].iloc[tick][5:16].replace("T", " ").replace(".", ":") for tick in ticks]
     figure.update_xaxes(title="run", tickvals=ticks, ticktext=names, range=[-0.5, len(reports) - 0.5])
     figure.update_yaxes(title="test accuracy", tickformat=".0%")
-    figure.update_layout(
-        title="Runs over time, with 95 % intervals",
-        height=450,
-        hovermode="closest",
-        legend={"orientation": "h", "y": -0.3},
-    )
-    return figure
+    sources = reports["reviews"].unique()
+    key = [("●", PurePath(str(source)).name, PALETTE[number % len(PALETTE)]) for number, source in enumerate(sources)]
+    return finish(figure, runs_title(reports), 420, [*key, ("✕", "baseline", GRAY)])
+
+
+def runs_title(reports: pd.DataFrame) -> str:
+    """Say how the newest classifier stands to those before it.
+
+    Args:
+        reports: One row a classifier, oldest first.
+
+    Returns:
+        One sentence without a final stop; only runs on the same data are compared.
+    """
+    newest = reports.iloc[-1]
+    alike = reports[:-1][reports["data_fingerprint"][:-1] == newest["data_fingerprint"]]
+    now = f"{newest['accuracy']:.1%} ({newest['accuracy_low']:.1%} to {newest['accuracy_high']:.1%})"
+    if alike.empty:
+        return f"First classifier on these reviews: {now}"
+    return f"Newest classifier {now}, best before it on these reviews {alike['accuracy'].max():.1%}"
 
 
 def _traces(rows: pd.DataFrame, source: str, color: str) -> list["Scatter"]:

@@ -1,102 +1,96 @@
-"""The run in a few lines of Markdown."""
+"""The run on one screen of Markdown."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-_METRICS = {
-    "accuracy": "accuracy",
-    "f1": "F1 (macro)",
-    "precision": "precision (macro)",
-    "recall": "recall (macro)",
-    "roc_auc": "ROC AUC",
-    "loss": "loss",
-}
+from review_sentiment.headline import headline_row, headline_rows
+from review_sentiment.pipelines.reporting.story import (
+    data_line,
+    epoch_rows,
+    next_steps,
+    selection_note,
+    training_line,
+)
+
+# Characters that Markdown or its HTML would read as markup; label names and values come from the user's file.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 
-def metrics_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a table that compares classifier and baseline.
+def escape_markdown(text: str) -> str:
+    """Make text show as it is.
 
     Args:
-        metrics: All figures of the run.
+        text: Any text on one line.
+    """
+    return _MARKUP.sub(r"\\\1", text.replace("&", "&amp;"))
+
+
+def code(text: str) -> str:
+    """Show a name or a command in type of its own.
+
+    Args:
+        text: Any text on one line.
+    """
+    return f"`{text.replace('`', '')}`"
+
+
+def headline_table(evaluation: Mapping[str, Any]) -> list[str]:
+    """The headline figures as a Markdown table.
+
+    Args:
+        evaluation: Figures on the test rows.
 
     Returns:
-        Rows with `metric`, `classifier`, `baseline`.
+        Its lines.
     """
-    ours, theirs = metrics["classifier"], metrics["baseline"]
-    rows = [{"metric": name, "classifier": ours[key], "baseline": theirs[key]} for key, name in _METRICS.items()]
-    for label in ours["per_class"]:
-        rows += [
-            {
-                "metric": f"{figure} of {label}",
-                "classifier": ours["per_class"][label][figure],
-                "baseline": theirs["per_class"][label][figure],
-            }
-            for figure in ("precision", "recall", "f1")
-        ]
-    seconds = metrics["seconds"]
-    return [*rows, {"metric": "seconds to train", "classifier": seconds["fine_tune"], "baseline": seconds["baseline"]}]
+    return [
+        "| metric | value | 95 % interval | baseline |",
+        "|---|---|---|---|",
+        *(f"| {row['name']} | {row['value']} | {row['interval']} | {row['baseline']} |"
+          for row in headline_rows(evaluation)),
+    ]  # fmt: skip
 
 
-def summary_markdown(metrics: Mapping[str, Any], data_profile: Mapping[str, Any], history: pd.DataFrame) -> str:
+def summary_markdown(results: Mapping[str, Any], history: pd.DataFrame, run_info: Mapping[str, Any]) -> str:
     """Write the summary.
 
     Args:
-        metrics: All figures of the run.
-        data_profile: Of the data.
+        results: As the node `gather_results` says.
         history: Of the fine-tuning.
+        run_info: What the run is.
 
     Returns:
-        Markdown: the headline, the table, training, data.
+        Markdown: verdict, headline, what to do next, training, data.
     """
-    ours, theirs, sizes = metrics["classifier"], metrics["baseline"], metrics["sizes"]
-    low, high = ours["accuracy_interval"]
-    gap = 100 * (ours["accuracy"] - theirs["accuracy"])
-    epochs = history[history["split"] == "validation"]
+    evaluation, readiness = results["evaluation"], results["readiness"]
+    accuracy = headline_row(evaluation, "accuracy")
+    note = selection_note(evaluation)
+    steps = [
+        "- " + " ".join([escape_markdown(step["text"]), *map(code, step["commands"][:1])])
+        for step in next_steps(results)
+    ]
     lines = [
-        f"**Test accuracy {ours['accuracy']:.1%}** on {ours['rows']:,} reviews (95 % interval {low:.1%} to {high:.1%});"
-        f" the TF-IDF baseline has {theirs['accuracy']:.1%} on the same reviews, {abs(gap):.1f} points"
-        f" {'less' if gap > 0 else 'more' if gap < 0 else 'apart'}.",
-        *_selection_note(metrics),
+        f"**{escape_markdown(readiness['sentence'])}**",
         "",
-        "| metric | classifier | baseline |",
-        "|---|---|---|",
-        *(
-            f"| {row['metric']} | {_figure(row['classifier'])} | {_figure(row['baseline'])} |"
-            for row in metrics_rows(metrics)
-        ),
+        f"**Test accuracy {accuracy['value']:.1%}** on {evaluation['rows']:,} reviews (95 % interval"
+        f" {accuracy['low']:.1%} to {accuracy['high']:.1%}).",
         "",
-        f"Trained on {sizes['train']:,} reviews for {metrics['steps']} steps in"
-        f" {metrics['seconds']['fine_tune']:.0f} s; epoch {metrics['best_epoch']} of {len(epochs)} was kept"
-        f" (validation accuracy {metrics['validation']['accuracy']:.1%} on {sizes['validation']:,} reviews).",
+        escape_markdown(evaluation["versus_baseline"]["sentence"]),
+        *(["", note] if note else []),
         "",
-        _data_line(data_profile),
+        *headline_table(evaluation),
+        "",
+        "**What to do next**",
+        "",
+        *steps,
+        "",
+        training_line(results["metrics"], epoch_rows(history)),
+        "",
+        data_line(results["data_profile"]),
+        "",
+        f"Classifier of run `{run_info['classifier_run']}`.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _selection_note(metrics: Mapping[str, Any]) -> list[str]:
-    if not metrics["selected_on_test"]:
-        return []
-    return [
-        "",
-        "The epoch was chosen on the same reviews that these figures are about, so they flatter the classifier; set"
-        " `subset.validation_from: train` for honest ones.",
-    ]
-
-
-def _data_line(data_profile: Mapping[str, Any]) -> str:
-    contract, train = data_profile["contract"], data_profile["splits"]["train"]
-    dropped = sum(contract[name] for name in contract if name.endswith("_dropped"))
-    return (
-        f"{contract['rows_kept']:,} of {contract['rows_read']:,} reviews were usable ({dropped:,} dropped,"
-        f" {contract['texts_cleaned']:,} cleaned). Truncation cut {train['texts_truncated']:.1%} of the training texts,"
-        f" {train['tokens_cut']:.1%} of their tokens."
-    )
-
-
-def _figure(value: float | None) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return f"{value:.4f}" if value < 10 else f"{value:,.1f}"

@@ -1,0 +1,228 @@
+"""What the summary, the report and the model card say alike: what to do next, the epochs, how to repeat a run."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from review_sentiment.manifest import flatten
+
+_PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
+_MOST_STEPS = 6
+# Checks that a finding or the line about the baseline words better.
+_SAID_ELSEWHERE = ("completed", "above_baseline", "not_chosen_on_test")
+
+
+def next_steps(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Say what to do about what was found, the most pressing first.
+
+    Args:
+        results: As the node `gather_results` says.
+
+    Returns:
+        At most six, each with `text`, and `commands` to try, which may be none.
+    """
+    findings = results["diagnosis"]["findings"]
+    steps = [_from_finding(finding) for finding in findings if finding["severity"] == "bad"]
+    steps += [
+        {"text": f"Failed check: {_uncapitalize(check['text'])}. Found: {check['detail']}.", "commands": []}
+        for check in results["readiness"]["checks"]
+        if not check["passed"] and check["name"] not in _SAID_ELSEWHERE
+    ]
+    steps += [_from_finding(finding) for finding in findings if finding["severity"] == "warning"]
+    steps += _against_baseline(results["evaluation"]["versus_baseline"])
+    nothing = {"text": "Nothing asks for a change. Read the errors before you rely on the classifier.", "commands": []}
+    return steps[:_MOST_STEPS] or [nothing]
+
+
+def _against_baseline(versus: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if versus["proven"] and versus["difference"] > 0:
+        return []
+    if versus["proven"]:
+        return [{"text": "Use the TF-IDF baseline: it is better, and costs less.", "commands": []}]
+    settle = versus["rows_to_settle"]
+    test = f", or test on more reviews: about {settle:,} would settle which is better" if settle else ""
+    return [
+        {"text": f"Consider the TF-IDF baseline: nothing proves that it is worse, and it costs less{test}.",
+         "commands": []}
+    ]  # fmt: skip
+
+
+def _from_finding(finding: Mapping[str, Any]) -> dict[str, Any]:
+    commands = [run_with(change) for change in finding["try"] if _PARAMETER.fullmatch(change)]
+    advice = [change for change in finding["try"] if not _PARAMETER.fullmatch(change)]
+    return {"text": " ".join([finding["title"], *(f"{item}." for item in advice)]), "commands": commands[:3]}
+
+
+def _uncapitalize(text: str) -> str:
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
+def run_with(change: str) -> str:
+    """The command that tries another parameter.
+
+    Args:
+        change: Such as `training.epochs=2`.
+    """
+    return f"kedro run --params {shlex.quote(change)}"
+
+
+def is_parameter(change: str) -> bool:
+    """Whether a piece of advice is a parameter with its value, rather than a sentence.
+
+    Args:
+        change: The advice.
+    """
+    return _PARAMETER.fullmatch(change) is not None
+
+
+def epoch_rows(history: pd.DataFrame) -> list[dict[str, Any]]:
+    """The progress of fine-tuning, epoch by epoch.
+
+    Args:
+        history: Of the fine-tuning.
+
+    Returns:
+        Rows with `epoch`, `step` (the last), `train_loss` (mean of its logged steps; None without any), the validation
+        figures `loss`, `accuracy`, `f1`, `precision`, `recall`, the `minutes` since the start, and whether it was
+        `kept`.
+    """
+    train, rows, begin = history[history["split"] == "train"], [], 0
+    for number, (_, row) in enumerate(history[history["split"] == "validation"].iterrows(), start=1):
+        losses = train.loc[(train["step"] > begin) & (train["step"] <= row["step"]), "loss"]
+        rows.append(
+            {
+                "epoch": number,
+                "step": int(row["step"]),
+                "train_loss": float(losses.mean()) if len(losses) else None,
+                **{name: float(row[name]) for name in ("loss", "accuracy", "f1", "precision", "recall")},
+                "minutes": float(row["seconds"]) / 60,
+                "kept": bool(row["best"]),
+            }
+        )
+        begin = int(row["step"])
+    return rows
+
+
+def origin_of(run_info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is known of the run that trained the classifier.
+
+    Args:
+        run_info: What this run is.
+
+    Returns:
+        `run_info` itself, or of an earlier run what its manifest kept.
+    """
+    origin: Mapping[str, Any] = run_info.get("classifier_from") or run_info
+    return origin
+
+
+def reproduce_commands(run_info: Mapping[str, Any], history: pd.DataFrame) -> dict[str, str]:
+    """How to repeat the run that trained the classifier.
+
+    Args:
+        run_info: What this run is.
+        history: Of the fine-tuning.
+
+    Returns:
+        `code` (how to get the same code), `short` (the command as it was given, with the number format and the threads
+        that were measured to be best, which another machine may measure otherwise) and `full` (with every parameter).
+    """
+    origin = origin_of(run_info)
+    commit = origin["code"]["commit"]
+    measured = {"training.precision": history["number_format"].iloc[0], "training.threads": history["threads"].iloc[0]}
+    env = [] if origin["env"] == "base" else ["--env", origin["env"]]
+    given = flatten(origin.get("command_parameters") or {})
+    full = flatten(origin["parameters"])
+    return {
+        "code": f"git checkout {commit}" if commit else "",
+        "short": _command(env, {**given, **measured}),
+        "full": _command(env, {**full, **measured}),
+    }
+
+
+def _command(env: Sequence[str], parameters: Mapping[str, Any]) -> str:
+    text = ",".join(f"{name}={parameter_text(value)}" for name, value in parameters.items())
+    return shlex.join(["kedro", "run", *env, *(["--params", text] if text else [])])
+
+
+def parameter_text(value: Any) -> str:
+    """Write a value as `--params` takes it.
+
+    Args:
+        value: Number, text, truth value, None, or several names.
+
+    Returns:
+        Text; several names are joined by slashes.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "/".join(map(str, value))
+    return str(value)
+
+
+def training_line(metrics: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence about the training.
+
+    Args:
+        metrics: All figures of the run.
+        epochs: As `epoch_rows` gives them.
+
+    Returns:
+        Plain text.
+    """
+    sizes, validation = metrics["sizes"], metrics["validation"]
+    return (
+        f"Trained on {sizes['train']:,} reviews for {metrics['steps']:,} steps in"
+        f" {duration(metrics['seconds']['fine_tune'])}; epoch {metrics['best_epoch']} of {len(epochs)} was kept"
+        f" (validation accuracy {validation['accuracy']:.1%}, loss {validation['loss']:.3f}, on"
+        f" {sizes['validation']:,} reviews)."
+    )
+
+
+def data_line(data_profile: Mapping[str, Any]) -> str:
+    """One or two sentences about the data.
+
+    Args:
+        data_profile: Of the data.
+
+    Returns:
+        Plain text.
+    """
+    contract, train = data_profile["contract"], data_profile["splits"]["train"]
+    dropped = sum(contract[name] for name in contract if name.endswith("_dropped"))
+    return (
+        f"{contract['rows_kept']:,} of {contract['rows_read']:,} reviews were usable ({dropped:,} dropped,"
+        f" {contract['texts_cleaned']:,} cleaned). Truncation cut {train['texts_truncated']:.1%} of the training texts,"
+        f" {train['tokens_cut']:.1%} of their tokens."
+    )
+
+
+def selection_note(evaluation: Mapping[str, Any]) -> str:
+    """What to know where the epoch was chosen on the test rows; empty otherwise.
+
+    Args:
+        evaluation: Figures on the test rows.
+    """
+    if not evaluation["selected_on_test"]:
+        return ""
+    return (
+        "The epoch was chosen on the same reviews that these figures are about, so they flatter the classifier; set"
+        " `subset.validation_from: train` for honest ones."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    Args:
+        seconds: At least 0.
+    """
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} minutes"
