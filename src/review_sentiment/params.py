@@ -157,7 +157,7 @@ class DiagnosisParams(Block):
     loss_change: float = Field(gt=0, lt=1, description="share by which a loss must move to fall or rise")
     chance_p: float = Field(gt=0, lt=1, description="p value above which accuracy may be chance")
     overfit_rise: float = Field(gt=0, description="share above the lowest validation loss: overfitting")
-    overfit_severe: float = Field(gt=0, description="the same of the kept epoch: severe")
+    overfit_severe: float = Field(gt=0, description="the same of the kept epoch after calibration: severe")
     slow_factor: float = Field(gt=1, description="times the forecast: slow")
     learning_rate_low: float = Field(gt=0, description="peak rate below it explains a run that does not learn")
     learning_rate_high: float = Field(gt=0, description="peak rate above it explains a run that goes wrong")

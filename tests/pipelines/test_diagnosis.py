@@ -40,6 +40,7 @@ def history(**changes) -> pd.DataFrame:
             rows.append({"step": 10 * (at + 1), "split": "train", **figures})
         rows.append(
             {"step": 20 * (epoch + 1), "split": "validation", "loss": loss, "accuracy": accuracy,
+             "calibrated_loss": found.get("calibrated_loss", found["validation_loss"])[epoch],
              "best": epoch == found["best"]}
         )  # fmt: skip
     table = pd.DataFrame(rows)
@@ -126,6 +127,9 @@ def test_the_tutorials_own_log(find):
         ("overfitting", "warning",
          {"validation_loss": [0.48, 0.55, 0.72], "best": 0},
          "From epoch 2 on, validation loss rises from 0.480 to 0.720"),
+        ("overfitting", "warning",
+         {"validation_loss": [0.48, 0.55, 0.75], "calibrated_loss": [0.46, 0.45, 0.47]},
+         "Epoch 3 was kept, with 0.750, after calibration 0.470 (lowest 0.450)"),
         ("overfitting", "bad", {"validation_loss": [0.48, 0.55, 0.75]}, "Epoch 3 was kept, with 0.750"),
         ("learning_rate_low", "bad", {"loss": [0.69] * 6, "learning_rate": [1e-7] * 6}, "peaked at 1.0e-07"),
         ("learning_rate_high", "bad",

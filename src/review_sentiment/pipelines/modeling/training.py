@@ -35,7 +35,7 @@ from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, Pro
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
 from review_sentiment.pipelines.modeling.plan import TrainingPlan, fit_plan, plan_training, scale_learning_rate
 from review_sentiment.pipelines.modeling.probe import Engine, choose_engine, measure_pace
-from review_sentiment.pipelines.modeling.temperature import cool_head, fit_temperature
+from review_sentiment.pipelines.modeling.temperature import calibrate, cool_head
 from review_sentiment.pipelines.modeling.watch import DivergedError, Watch, with_row_ids
 
 Collator = Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
@@ -111,8 +111,7 @@ class ReviewTrainer(Trainer):
                 self.model, rows["input_ids"][:], self._pad_id, self.args.per_device_eval_batch_size, self._precision
             )
             label_id = np.array(rows["label_id"])
-            temperature = {"temperature": fit_temperature(label_id, logits)}
-            return self._report({**headline_metrics(label_id, softmax(logits)), **temperature})
+            return self._report({**headline_metrics(label_id, softmax(logits)), **calibrate(label_id, logits)})
 
     def _report(self, figures: dict[str, float]) -> dict[str, float]:
         metrics = {f"eval_{name}": value for name, value in figures.items()}
@@ -143,10 +142,10 @@ def train(
         The classifier, and the history: a row for the forecast, for each logged step and for each validation, with
         `step`, `epoch`, `seconds` since the start, `forecast_seconds` (of the whole run, as foreseen at that time),
         `split` (`forecast`, `train` or `validation`), `loss`, `grad_norm`, `learning_rate`, `accuracy`, `f1`,
-        `precision`, `recall`, `temperature` (of each validation; the kept epoch's is in the classifier, while all
-        losses here are without it), `best` (true on the epoch that was kept), `planned_steps`, and how it was computed:
-        `number_format`, `threads`, `attention`, `engine_reason` (what was measured), `padding_share` (of all tokens of
-        an epoch), `megabytes` (of the weights).
+        `precision`, `recall`, `temperature` (of each validation; the kept epoch's is in the classifier, while `loss`
+        is without it), `calibrated_loss` (with it), `best` (true on the epoch that was kept), `planned_steps`, and how
+        it was computed: `number_format`, `threads`, `attention`, `engine_reason` (what was measured), `padding_share`
+        (of all tokens of an epoch), `megabytes` (of the weights).
 
     Raises:
         UserError: The schedule, the encoder or the time budget does not fit.

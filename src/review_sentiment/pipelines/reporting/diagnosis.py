@@ -309,11 +309,13 @@ def find_overfitting(record: Record) -> Finding | None:
         )
     kept = record.epoch_of(record.kept)
     lowest = min(validation)
-    severe = kept >= since and validation[kept - 1] > lowest * (1 + record.params.overfit_severe)
+    # Most of a rising loss is too much confidence, which the temperature mends; what it can't mend is severe.
+    calibrated = record.validation["calibrated_loss"].tolist()
+    severe = kept >= since and calibrated[kept - 1] > min(calibrated) * (1 + record.params.overfit_severe)
     evidence = (
         f"From epoch {since} on, validation loss rises from {lowest:.3f} to {validation[-1]:.3f}, while training"
         f" loss falls from {train[since - 2]:.3f} to {train[-1]:.3f}. Epoch {kept} was kept, with"
-        f" {validation[kept - 1]:.3f}."
+        f" {validation[kept - 1]:.3f}, after calibration {calibrated[kept - 1]:.3f} (lowest {min(calibrated):.3f})."
     )
     return Finding(
         "overfitting",
