@@ -1,5 +1,6 @@
 """How good the classifier is on the test rows, and how sure that is."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -157,12 +158,15 @@ def bootstrap_intervals(label_id: np.ndarray, proba: np.ndarray, params: Reporti
 
 
 def _resample(statistic: Callable[..., np.ndarray], rows: int, params: ReportingParams) -> np.ndarray:
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
-    done = bootstrap(
-        (np.arange(rows),), statistic, n_resamples=params.resamples, batch=_BATCH, method="percentile",
-        vectorized=True, rng=params.seed,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Raised where a resample lacks a class or all agree; `_interval` answers for both.
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        done = bootstrap(
+            (np.arange(rows),), statistic, n_resamples=params.resamples, batch=_BATCH, method="percentile",
+            vectorized=True, rng=params.seed,
+        )  # fmt: skip
     return np.asarray(done.bootstrap_distribution)
 
 
