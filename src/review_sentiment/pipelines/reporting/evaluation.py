@@ -48,18 +48,10 @@ def evaluate_predictions(
 
     Returns:
         As the node `evaluate` says.
-
-    Raises:
-        UserError: Metrics and predictions are of two runs.
     """
     label_names = [name.removeprefix(PROBA) for name in map(str, predictions.filter(regex=f"^{PROBA}"))]
     label_id, proba = predictions["label_id"].to_numpy(), proba_of(predictions)
     figures = full_metrics(label_id, proba, label_names)
-    if figures["confusion_matrix"] != metrics["classifier"]["confusion_matrix"]:
-        raise UserError(
-            "metrics and predictions are of two runs: name the same version for predictions, baseline_predictions,"
-            " metrics, history, splits and reload_check in --load-versions"
-        )
     baseline_proba = proba_of(baseline_predictions)
     baseline = full_metrics(baseline_predictions["label_id"].to_numpy(), baseline_proba, label_names)
     temperature = float(metrics["temperature"])
@@ -84,6 +76,23 @@ def evaluate_predictions(
         "versus_chance": _versus_chance(label_id, figures["accuracy"]),
         "versus_previous": _versus_previous(figures["accuracy"], params.previous_accuracy),
     }
+
+
+def check_same_run(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> None:
+    """Refuse metrics of one run with predictions of another, which `--load-versions` can bring together.
+
+    Args:
+        predictions: The classifier's.
+        metrics: All figures of the run.
+
+    Raises:
+        UserError: They are of two runs.
+    """
+    if not np.isclose(predictions["loss"].mean(), metrics["classifier"]["loss"]):
+        raise UserError(
+            "metrics and predictions are of two runs: name the same version for predictions, baseline_predictions,"
+            " metrics, history, splits, data_profile and reload_check in --load-versions"
+        )
 
 
 def proba_of(predictions: pd.DataFrame) -> np.ndarray:

@@ -38,9 +38,13 @@ def evaluate(
         `rows`, `label_names`, `selected_on_test`, `headline` (figures with 95 % intervals), `per_class`,
         `confusion_matrix`, `calibration`, `curves` (None unless there are two classes), `slices`, `versus_baseline`,
         `versus_chance`, `versus_previous` (None without a previous accuracy).
-    """
-    from review_sentiment.pipelines.reporting.evaluation import evaluate_predictions
 
+    Raises:
+        UserError: Metrics and predictions are of two runs.
+    """
+    from review_sentiment.pipelines.reporting.evaluation import check_same_run, evaluate_predictions
+
+    check_same_run(predictions, metrics)
     return evaluate_predictions(predictions, baseline_predictions, splits["test"].to_pandas(), metrics, report)
 
 
