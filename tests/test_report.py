@@ -14,6 +14,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from rich.console import Console
 
+from review_sentiment.datasets.files import ParquetDataset
 from review_sentiment.headline import figure_text, headline_rows
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.reporting import figures, story
@@ -156,6 +157,15 @@ def test_kedro_viz_shows_the_verdict_instead_of_the_page(reported):
     assert f"report.html/{reported.version}/report.html" in preview
     assert len(preview) < 2000
     assert catalog.get("model_card").preview().lstrip().startswith("# Sentiment of reviews")
+
+
+def test_kedro_viz_shows_long_reviews_shortened(reported, tmp_path):
+    dataset = ParquetDataset(filepath=str(tmp_path / "mistakes.parquet"))
+    dataset.save(reported.mistakes.assign(text="word " * 100))
+
+    table = dataset.preview(nrows=3)
+    assert len(table["data"]) == 3
+    assert {len(row[table["columns"].index("text")]) for row in table["data"]} == {81}
 
 
 def test_the_model_card_lies_with_the_classifier_and_the_hub_reads_it(reported):
