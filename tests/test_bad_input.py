@@ -143,7 +143,6 @@ def test_nothing_on_disk_is_said_in_one_message(project):
     [
         (["--pipelines", "modelling"], "modeling"),
         (["--env", "nowhere"], "nowhere"),
-        (["--pipelines", "reporting", "--load-versions", "metrics:2020-01-01T00.00.00.000Z"], "2020-01-01"),
     ],
 )
 def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
@@ -151,6 +150,15 @@ def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
 
     assert done.exit_code == 1
     assert word in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_version_that_was_never_written_is_named(project):
+    project.run(training={"epochs": 1})
+    done = project.command("--pipelines", "reporting", "--load-versions", "metrics:2020-01-01T00.00.00.000Z")
+
+    assert done.exit_code == 1
+    assert "2020-01-01" in done.output
     assert "Traceback" not in done.output
 
 
