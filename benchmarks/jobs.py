@@ -100,7 +100,7 @@ def with_head(job: Job, encoder: Pretrained) -> PreTrainedModel:
     return add_head(encoder, job.params.data.label_names, training.pooling, *dropout)
 
 
-def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[float, Precision]:
+def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[float, Precision, str]:
     """Train one epoch, and time its steps from the second on: the first also warms up.
 
     Args:
@@ -109,12 +109,13 @@ def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[
         changes: Parameters of `training` that differ from the recipe.
 
     Returns:
-        Seconds per example, at the mean length of all training rows, and the number format.
+        Seconds per example, at the mean length of all training rows, the number format, and the attention.
     """
     job = job.changed(**{"epochs": 1, "logging_steps": 1, **changes})
     _, history = job.train(encoder)
     logged = history.loc[history["split"] == "train", "seconds"]
-    return (logged.iloc[-1] - logged.iloc[0]) / examples_timed(job), history["number_format"].iloc[0]
+    seconds = (logged.iloc[-1] - logged.iloc[0]) / examples_timed(job)
+    return seconds, history["number_format"].iloc[0], history["attention"].iloc[0]
 
 
 def examples_timed(job: Job) -> float:

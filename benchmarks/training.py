@@ -31,10 +31,11 @@ PLAIN = "ours, bare loop"
 ENCODERS = {"distilbert": distilbert_shape, "minilm": minilm}
 
 
-def bare_loop(job: Job, encoder: Pretrained, precision: Precision) -> float:
+def bare_loop(job: Job, encoder: Pretrained, precision: Precision, attention: str) -> float:
     """Seconds per example of the same steps without the Trainer, its callbacks and the datasets."""
     params = job.params.training
     model = with_head(job, encoder).train()
+    model.set_attn_implementation(attention)
     freeze_lowest(model, params.freeze_word_embeddings, params.freeze_layers)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     rows, labels = job.tokenized["train"]["input_ids"][:], torch.tensor(job.tokenized["train"]["label_id"][:])
@@ -78,10 +79,10 @@ def main() -> None:
         formats: dict[str, Precision] = {}
         for _ in range(chosen.rounds):
             for name, job in jobs.items():
-                measured, formats[name] = seconds_per_example(job, encoder)
+                measured, formats[name], attention = seconds_per_example(job, encoder)
                 seconds[name].append(measured)
             formats[PLAIN] = formats["ours"]
-            seconds[PLAIN].append(bare_loop(jobs["ours"], encoder, formats["ours"]))
+            seconds[PLAIN].append(bare_loop(jobs["ours"], encoder, formats["ours"], attention))
         peaks = {name: peak_flops(dtype, encoder.config) for name, dtype in
                  (("fp32", torch.float32), ("bf16", torch.bfloat16))}  # fmt: skip
         middle = {name: statistics.median(values) for name, values in seconds.items()}
