@@ -106,6 +106,13 @@ def test_the_history_holds_the_forecast_and_how_it_was_computed(project):
     assert project.load("metrics")["seconds"]["forecast"] == history["forecast_seconds"].iloc[0] > 0
 
 
+def test_a_run_shorter_than_the_logging_interval_is_logged_and_reported(project):
+    project.run(training={"epochs": 2, "logging_steps": 1000})
+
+    assert list(project.load("history")["step"]) == [0, 10, 10, 20, 20]
+    assert project.load("diagnosis")["findings"]
+
+
 def test_a_time_budget_is_kept_with_a_learning_rate_that_still_decays(project):
     project.run(training={"epochs": 5000, "time_budget_minutes": 0.1})
 

@@ -41,6 +41,10 @@ class History(TrainerCallback):
             "planned_steps": state.max_steps,
         }
 
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Log an epoch's last steps too: a short run would have no row, and a row would mix two epochs."""
+        control.should_log = True
+
     def on_log(
         self,
         args: TrainingArguments,
