@@ -40,3 +40,11 @@ def test_data_engineering_loads_no_torch_and_tries_no_network(project):
 
     assert "datasets" in modules
     assert not modules & {"torch", "transformers", "sklearn", "plotly"}
+
+
+def test_reporting_loads_no_torch_and_tries_no_network(project):
+    project.run(training={"epochs": 1})
+    modules = loaded_modules(project, "KedroSession.create('.').run(pipeline_names=['reporting'])")
+
+    assert {"plotly", "scipy"} <= modules
+    assert not modules & {"torch", "transformers"}
