@@ -4,7 +4,7 @@ Letters: B batch, T tokens, K classes, N rows.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 from review_sentiment.errors import UserError
 from review_sentiment.first_token import encoder_layers, first_token_only
 from review_sentiment.pooling import add_mean_layer
+from review_sentiment.timing import bf16_products_gain
+from review_sentiment.tokens import EncoderTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +57,36 @@ class Classifier:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     settings: dict[str, Any]
+    weights_sha256: str | None = None  # of the file it was read from; None before it is saved
 
     @property
     def label_names(self) -> list[str]:
         """Class names in the order of label_id."""
         return [self.model.config.id2label[label_id] for label_id in range(self.model.config.num_labels)]
+
+    def encoder_tokenizer(self) -> EncoderTokenizer:
+        """Its tokenizer as data engineering uses it."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return EncoderTokenizer(self.settings["encoder"], tokenizer, self.tokenizer.model_max_length)
+
+    def forward(self, batch_size: int) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
+        """Make it ready to score: in bf16 if it was evaluated so and this machine is faster in it, else in fp32.
+
+        Args:
+            batch_size: Reviews per forward pass.
+
+        Returns:
+            A function from N rows of token ids to logits, float32, shape (N, K).
+        """
+        precision: Precision = self.settings["engine"]["precision"]
+        if precision == "bf16" and bf16_products_gain(self.model.config.hidden_size, self.model.device) < 1:
+            precision = "fp32"
+        pad_id = self.tokenizer.pad_token_id
+        return lambda rows: predict_logits(self.model, rows, pad_id, batch_size, precision)
 
 
 def add_head(

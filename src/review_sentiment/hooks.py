@@ -10,11 +10,13 @@ from typing import Any, cast
 import rich
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from review_sentiment.datasets.report import ReportDataset
+from review_sentiment.datasets.versions import choose_run, pin
 from review_sentiment.manifest import describe_run, git_state
 from review_sentiment.params import parse_parameters
 from review_sentiment.terminal import show_results
@@ -63,14 +65,16 @@ class ManifestHooks:
         self._node_seconds: dict[str, float] = {}
         self._loaded: dict[str, str] = {}
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
+        _pin_classifier_run(pipeline, catalog, run_params["load_versions"] or {}, self._parameters["run"])
         versions = _versions_to_read(pipeline, catalog)
+        classifier_run = versions.get("metrics", versions.get("classifier"))
         trains = "metrics" in pipeline.all_outputs()
         self._run_info = {
             **describe_run(run_params, self._parameters),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions_read": versions,
-            "classifier_run": run_params["run_id"] if trains else versions.get("metrics"),
-            "classifier_from": None if trains else _manifest_of(versions.get("metrics"), catalog),
+            "classifier_run": run_params["run_id"] if trains else classifier_run,
+            "classifier_from": None if trains else _manifest_of(classifier_run, catalog),
             "code": git_state(Path(run_params["project_path"])),
         }
         catalog.save("run_info", self._run_info)
@@ -170,6 +174,26 @@ class ResultHooks:
             show_results(
                 rich.get_console(), self._saved["evaluation"], self._saved["readiness"], self._saved.get("report")
             )
+
+
+def _pin_classifier_run(
+    pipeline: Pipeline, catalog: CatalogProtocol, named: dict[str, str], wanted: str | None
+) -> None:
+    """Let everything that modeling made, and a run only reads, come from one and the same run.
+
+    Kedro asks for the newest version of each dataset by itself, and would mix a run that was killed half way with the
+    one before.
+    """
+    together = {}
+    for name in sorted(pipeline.inputs() & pipelines["modeling"].all_outputs()):
+        dataset = catalog.get(name)
+        if isinstance(dataset, AbstractVersionedDataset):
+            together[name] = dataset
+    free = {name: dataset for name, dataset in together.items() if name not in named}
+    run = choose_run(free, wanted or next((named[name] for name in together if name in named), None)) if free else None
+    if run is not None:
+        for dataset in free.values():
+            pin(dataset, run)
 
 
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:

@@ -213,6 +213,13 @@ class ReportingParams(Block):
     resamples: int = Field(ge=100, description="resamples of the bootstrap")
 
 
+class InferenceParams(Block):
+    """How new reviews are scored: the YAML block `inference`."""
+
+    max_error: float = Field(gt=0, lt=1, description="largest share of wrong labels among the confident ones")
+    batch_size: PositiveInt = Field(description="reviews per forward pass")
+
+
 class Parameters(Block):
     """All parameters of a run, as they stand at the top level of the YAML."""
 
@@ -220,6 +227,8 @@ class Parameters(Block):
     encoder: str = Field(min_length=1)
     train_split: str = Field(min_length=1)
     test_split: str | None
+    new_reviews: str | None
+    run: str | None
     data: DataParams
     subset: SubsetParams
     tokenize: TokenizeParams
@@ -228,6 +237,7 @@ class Parameters(Block):
     diagnosis: DiagnosisParams
     readiness: ReadinessParams
     report: ReportingParams
+    inference: InferenceParams
 
 
 def _known_names(path: tuple[Any, ...]) -> list[str]:

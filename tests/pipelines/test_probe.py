@@ -52,7 +52,7 @@ def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, mon
     from review_sentiment.pipelines.modeling import probe
 
     monkeypatch.setattr(probe, "_WORTHWHILE", 0.0)
-    monkeypatch.setattr(probe, "_product_seconds", lambda trial, dtype: 2.0 if dtype == torch.float32 else 1.0)
+    monkeypatch.setattr(probe, "bf16_products_gain", lambda width, device: 2.0)
     assert choose_engine(model, batch, training).precision == "bf16"
 
     monkeypatch.setattr(probe, "_BF16_BOUND", 1e-6)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kedro_datasets._typing import JSONPreview
 
 from review_sentiment.datasets.atomic import FolderDataset
+from review_sentiment.datasets.paths import sha256_of
 
 if TYPE_CHECKING:
     from review_sentiment.encoder import Classifier
@@ -33,6 +34,7 @@ class ClassifierDataset(FolderDataset):
             model=AutoModelForSequenceClassification.from_pretrained(path, local_files_only=True).eval(),
             tokenizer=AutoTokenizer.from_pretrained(path, local_files_only=True),
             settings=json.loads((path / _SETTINGS).read_text("utf-8")),
+            weights_sha256=sha256_of(sorted(path.glob("*.safetensors"))),
         )
 
     def _write(self, data: "Classifier", path: Path) -> None:

@@ -1,6 +1,5 @@
 """Pretrained encoders: the bundled MiniLM, a folder, or a hub id; the tokenizer alone, or with the weights."""
 
-import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
-from review_sentiment.datasets.paths import find_local
+from review_sentiment.datasets.paths import find_local, sha256_of
 from review_sentiment.errors import UserError
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ class PretrainedDataset(_EncoderDataset):
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise UserError(f"the encoder '{self._encoder}' has no safetensors weights (looked in {folder})")
-        sha256 = _sha256(files)
+        sha256 = sha256_of(files)
         if self._encoder == "minilm" and sha256 != _MINILM_SHA256:
             raise UserError(
                 f"the MiniLM weights in {folder} are not the published ones (SHA-256 {sha256}): reinstall the package"
@@ -154,13 +153,3 @@ class PretrainedDataset(_EncoderDataset):
 def _is_mean_pooled(folder: Path) -> bool:
     file = folder / _POOLING
     return file.is_file() and bool(json.loads(file.read_text("utf-8")).get("pooling_mode_mean_tokens"))
-
-
-def _sha256(files: list[Path]) -> str:
-    """Hash of one weight file, or of the sorted shards one after another, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

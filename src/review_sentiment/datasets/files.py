@@ -27,11 +27,12 @@ class ParquetDataset(AtomicSave, StockParquetDataset):
             nrows: How many.
         """
         table = super().preview(nrows=nrows)
-        rows = [[_shorten(value) for value in row] for row in table["data"]]
+        rows = [[shorten(value) for value in row] for row in table["data"]]
         return TablePreview({**table, "data": rows})
 
 
-def _shorten(value: Any) -> Any:
+def shorten(value: Any) -> Any:
+    """Cut a long text for a narrow column; anything else stays as it is."""
     return f"{value[:_LONG_TEXT]}…" if isinstance(value, str) and len(value) > _LONG_TEXT else value
 
 

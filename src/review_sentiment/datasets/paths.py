@@ -1,5 +1,6 @@
-"""Find what a user named by a path."""
+"""Find what a user named by a path, and know it again."""
 
+import hashlib
 from pathlib import Path
 
 from kedro.utils import find_kedro_project
@@ -17,3 +18,13 @@ def find_local(name: str) -> Path | None:
     given = Path(name).expanduser()
     project = find_kedro_project(Path.cwd()) or Path.cwd()
     return next((path for path in (given, project / given) if path.exists()), None)
+
+
+def sha256_of(files: list[Path]) -> str:
+    """Hash of one weight file, or of the sorted shards one after another, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

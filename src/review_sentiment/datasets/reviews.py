@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,8 +18,8 @@ from review_sentiment.errors import UserError
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_JSON_LINES = {".jsonl", ".ndjson"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = {".jsonl", ".ndjson"}
 _KINDS = "a .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder in the hub's layout, or a hub id (owner/name)"
 
 
@@ -72,7 +74,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         path = find_local(self._source)
         if path is not None:
             return path
-        is_file_name = Path(self._source).suffix in {*_SEPARATORS, *_JSON_LINES, ".parquet", ".json"}
+        is_file_name = Path(self._source).suffix in {*SEPARATORS, *JSON_LINES, ".parquet", ".json"}
         if _HUB_ID.fullmatch(self._source) and not is_file_name:
             return None
         raise UserError(f"there is no file or folder '{self._source}': `reviews` takes {_KINDS}")
@@ -109,25 +111,18 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _read_file(path: Path) -> pd.DataFrame:
-    """Read one file by its suffix.
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Word what goes wrong while a file of reviews is read.
+
+    Args:
+        path: The file.
 
     Raises:
-        UserError: The file is empty, broken or of an unknown kind; the message names the line where it can.
+        UserError: It is not UTF-8, or broken; the message names the line where it can.
     """
-    suffix = path.suffix.lower()
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: it needs a header and at least one row for each class")
     try:
-        if suffix in _SEPARATORS:
-            # Only an empty field is missing: "NA" or "null" may be all that somebody wrote.
-            return pd.read_csv(
-                path, sep=_SEPARATORS[suffix], encoding="utf-8-sig", keep_default_na=False, na_values=[""]
-            )
-        if suffix in _JSON_LINES:
-            return _read_json_lines(path)
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
+        yield
     except UnicodeDecodeError:
         raise UserError(
             f"{path}, line {_first_broken_line(path)}: not valid UTF-8; save the file as UTF-8"
@@ -136,12 +131,43 @@ def _read_file(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:  # pandas' parser errors and pyarrow's are ValueErrors or OSErrors
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} can't be read as {suffix[1:]}: {_first_line(error)}") from error
+        raise UserError(f"{path} can't be read as {path.suffix[1:].lower()}: {_first_line(error)}") from error
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    """Read one file by its suffix.
+
+    Raises:
+        UserError: The file is empty, broken or of an unknown kind.
+    """
+    suffix = path.suffix.lower()
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: it needs a header and at least one row for each class")
+    with told(path):
+        if suffix in SEPARATORS:
+            # Only an empty field is missing: "NA" or "null" may be all that somebody wrote.
+            return pd.read_csv(
+                path, sep=SEPARATORS[suffix], encoding="utf-8-sig", keep_default_na=False, na_values=[""]
+            )
+        if suffix in JSON_LINES:
+            return pd.DataFrame(list(json_rows(path)))
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
     raise UserError(f"{path}: unknown kind of file '{suffix}'; `reviews` takes {_KINDS}")
 
 
-def _read_json_lines(path: Path) -> pd.DataFrame:
-    rows = []
+def json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read JSON lines, one object at a time.
+
+    Args:
+        path: The file; empty lines are skipped.
+
+    Yields:
+        Each line's object.
+
+    Raises:
+        UserError: A line is no JSON object; the message names it.
+    """
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -152,8 +178,7 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
                 raise UserError(f"{path}, line {number}: not valid JSON ({error})") from None
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: expected one object per line, got {type(row).__name__}")
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
 def _first_broken_line(path: Path) -> int:

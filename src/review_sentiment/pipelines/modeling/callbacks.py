@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import rich
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -124,12 +125,16 @@ class WeightAverage(TrainerCallback):
 
 
 class KeepBest(TrainerCallback):
-    """Keep the weights of the best epoch in memory, and stop when it is not beaten for long enough."""
+    """Keep the weights of the best epoch in memory, and stop when it is not beaten for long enough.
+
+    Whoever scores the validation rows leaves their scores in `latest_logits` (N, K); those of the best epoch are kept.
+    """
 
     def __init__(self, params: TrainingParams) -> None:
         self.step = self.epoch = 0
         self.temperature = 1.0
         self.weights: dict[str, torch.Tensor] = {}
+        self.logits = self.latest_logits = np.empty((0, 0))
         self._params = params
         self._best = math.inf
         self._waited = self._passes = 0
@@ -154,6 +159,7 @@ class KeepBest(TrainerCallback):
             self.step, self.epoch = state.global_step, self._passes
             self.temperature = metrics[_EVAL + "temperature"]
             self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            self.logits = self.latest_logits
             return
         self._waited += 1
         patience = self._params.early_stopping_patience

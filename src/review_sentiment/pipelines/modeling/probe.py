@@ -1,7 +1,6 @@
 """Find out, in a few seconds and on the model itself, how this machine trains it fastest, and how long that takes."""
 
 import copy
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from review_sentiment.encoder import Precision, computing_in
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace
+from review_sentiment.timing import best_seconds, bf16_products_gain
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -22,11 +22,8 @@ _WORTHWHILE = 1.1
 _FEWER_THREADS_WORTHWHILE = 1.3
 # bf16 keeps 8 bits; over an encoder's layers the roundings add up to one or two percent of its hidden states.
 _BF16_BOUND = 0.05
-# Choices are compared on as many rows of a batch as make one step about this long; each is measured this often.
+# Choices are compared on as many rows of a batch as make one step about this long.
 _TRIAL_SECONDS = 0.25
-_REPEATS = 3
-# What takes this long is not measured again.
-_LONG_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
         if params.threads != "auto":
             torch.set_num_threads(params.threads)
         rows = _few_rows(trial, batch)
-        seconds = _seconds(lambda: _step(trial, rows, "fp32"))
+        seconds = best_seconds(lambda: _step(trial, rows, "fp32"))
         if params.threads == "auto" and trial.device.type == "cpu":
             seconds, reason = _set_threads(seconds, lambda: _step(trial, rows, "fp32"))
             reasons.append(reason)
@@ -92,7 +89,7 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
         attention = usual = trial.config._attn_implementation
         if usual != "eager":
             trial.set_attn_implementation("eager")
-            gain = seconds / _seconds(lambda: _step(trial, rows, precision))
+            gain = seconds / best_seconds(lambda: _step(trial, rows, precision))
             attention = "eager" if gain > _WORTHWHILE else usual
             reasons.append(f"eager attention {gain:.2f} times as fast as {usual}")
         return Engine(trial.device.type, precision, torch.get_num_threads(), attention, ", ".join(reasons))
@@ -114,10 +111,10 @@ def measure_pace(model: PreTrainedModel, batch: Batch, engine: Engine, params: T
         weights = [weight for weight in trial.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, fused=params.optimizer == "adamw_torch_fused")
         placed = {name: tensor.to(trial.device) for name, tensor in batch.items()}
-        passes = _seconds(lambda: _step(trial, placed, engine.precision))
+        passes = best_seconds(lambda: _step(trial, placed, engine.precision))
         optimizer.step()  # the first one makes its state
-        update = _seconds(lambda: (torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm), optimizer.step()))
-        score = _seconds(lambda: _score(trial.eval(), placed, engine.precision))
+        update = best_seconds(lambda: (torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm), optimizer.step()))
+        score = best_seconds(lambda: _score(trial.eval(), placed, engine.precision))
     return Pace(passes * params.accumulation_steps + update, score / len(batch["labels"]))
 
 
@@ -138,7 +135,7 @@ def _threads_restored() -> Iterator[None]:
 
 def _few_rows(trial: PreTrainedModel, batch: Batch) -> Batch:
     one = {name: tensor[:1].to(trial.device) for name, tensor in batch.items()}
-    rows = int(_TRIAL_SECONDS / _seconds(lambda: _step(trial, one, "fp32")))
+    rows = int(_TRIAL_SECONDS / best_seconds(lambda: _step(trial, one, "fp32")))
     return {name: tensor[: max(1, rows)].to(trial.device) for name, tensor in batch.items()}
 
 
@@ -148,7 +145,7 @@ def _set_threads(seconds: float, step: Callable[[], Any]) -> tuple[float, str]:
     threads = torch.get_num_threads()
     while threads > 1:
         torch.set_num_threads(threads // 2)
-        fewer = _seconds(step)
+        fewer = best_seconds(step)
         compared.append(f"{threads} threads {fewer / seconds:.2f} times as fast as {threads // 2}")
         if fewer * _FEWER_THREADS_WORTHWHILE > seconds:
             break
@@ -160,23 +157,16 @@ def _set_threads(seconds: float, step: Callable[[], Any]) -> tuple[float, str]:
 def _choose_precision(trial: PreTrainedModel, rows: Batch, seconds: float) -> tuple[Precision, float, str]:
     """Take bf16 only where a step is measurably faster in it, and the hidden states agree."""
     # Bare products first: where a CPU only emulates bf16, a whole step in it could take a minute.
-    products = _product_seconds(trial, torch.float32) / _product_seconds(trial, torch.bfloat16)
+    products = bf16_products_gain(trial.config.hidden_size, trial.device)
     if products < 1:
         return "fp32", seconds, f"bf16 products {products:.2f} times as fast as fp32"
-    bf16_seconds = _seconds(lambda: _step(trial, rows, "bf16"))
+    bf16_seconds = best_seconds(lambda: _step(trial, rows, "bf16"))
     gain = seconds / bf16_seconds
     error = _bf16_error(trial, rows)
     reason = f"bf16 {gain:.2f} times as fast as fp32 (hidden states differ by {error:.1%})"
     if gain < _WORTHWHILE or error > _BF16_BOUND:
         return "fp32", seconds, reason
     return "bf16", bf16_seconds, reason
-
-
-def _product_seconds(trial: PreTrainedModel, dtype: torch.dtype) -> float:
-    width = trial.config.hidden_size
-    inputs = torch.ones(1024, width, dtype=dtype, device=trial.device)
-    weights = torch.ones(4 * width, width, dtype=dtype, device=trial.device)
-    return _seconds(lambda: torch.nn.functional.linear(inputs, weights)[0, 0].item())
 
 
 def _bf16_error(trial: PreTrainedModel, rows: Batch) -> float:
@@ -201,15 +191,3 @@ def _step(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
 def _score(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
     with torch.inference_mode(), computing_in(trial, precision):
         trial(**rows)
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    """Best of a few times, the first of which warms up; of one, if that is long."""
-    times: list[float] = []
-    while len(times) < _REPEATS and sum(times) < _LONG_SECONDS:
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)

@@ -41,15 +41,23 @@ def run_self_test(classifier: Classifier, validation: Any, batch_size: int) -> d
 
     Returns:
         `rows` compared (0 if these are other validation rows than those of its training), `largest_difference` of a
-        probability, `bound` on it, and `same_predictions` (rows were compared, and none differs by more than that).
+        probability, `bound` on it, `same_predictions` (rows were compared, and none differs by more than that), and
+        `weights_sha256` of the file it was read from.
     """
     kept = classifier.settings["self_test"]
     rows = validation[: len(kept["row_id"])]
     if list(rows["row_id"]) != kept["row_id"]:
-        return {"rows": 0, "largest_difference": 0.0, "bound": _BOUND, "same_predictions": False}
-    gaps = np.abs(_proba(classifier, rows["input_ids"], batch_size) - np.array(kept["proba"]))
-    largest = float(gaps.max())
-    return {"rows": len(gaps), "largest_difference": largest, "bound": _BOUND, "same_predictions": largest <= _BOUND}
+        gaps = np.zeros(0)
+    else:
+        gaps = np.abs(_proba(classifier, rows["input_ids"], batch_size) - np.array(kept["proba"]))
+    largest = float(gaps.max(initial=0.0))
+    return {
+        "rows": len(gaps),
+        "largest_difference": largest,
+        "bound": _BOUND,
+        "same_predictions": len(gaps) > 0 and largest <= _BOUND,
+        "weights_sha256": classifier.weights_sha256,
+    }
 
 
 def _proba(classifier: Classifier, input_ids: Any, batch_size: int) -> np.ndarray:

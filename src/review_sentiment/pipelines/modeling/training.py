@@ -59,12 +59,13 @@ class ReviewTrainer(Trainer):
         schedule: Schedule,
         head_factor: float,
         watch: Watch,
+        best: KeepBest,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
         self._head_factor = head_factor
-        self._watch = watch
+        self._watch, self._best = watch, best
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Make the usual scheduler, with an end that can be moved."""
@@ -110,6 +111,7 @@ class ReviewTrainer(Trainer):
             logits = predict_logits(
                 self.model, rows["input_ids"][:], self._pad_id, self.args.per_device_eval_batch_size, self._precision
             )
+            self._best.latest_logits = logits
             label_id = np.array(rows["label_id"])
             return self._report({**headline_metrics(label_id, softmax(logits)), **calibrate(label_id, logits)})
 
@@ -173,13 +175,14 @@ def train(
         _log_plan(plan, params, model, clock, padding)
         logged, best = History(clock), KeepBest(params)
         watch = Watch(logged, len(label_names), diagnosis, params)
+        label_id = np.array(tokenized["validation"]["label_id"])
         try:
             with engine.applied(model), bf16_hidden_states(model):
                 _run(model, tokenized, collator, params, plan, engine, (clock, logged, watch, best))
         except DivergedError as error:
-            rescued = _classifier(model, best, pretrained, tokenize, engine) if best.weights else None
+            rescued = _classifier(model, best, pretrained, tokenize, engine, label_id) if best.weights else None
             raise error.keep(rescued) from None
-    classifier = _classifier(model, best, pretrained, tokenize, engine)
+    classifier = _classifier(model, best, pretrained, tokenize, engine, label_id)
     history = pd.DataFrame(logged.rows)
     seconds, forecast = history["seconds"].iloc[-1], history["forecast_seconds"].iloc[0]
     logger.info(
@@ -195,11 +198,17 @@ def train(
 
 
 def _classifier(
-    model: PreTrainedModel, best: KeepBest, pretrained: Pretrained, tokenize: TokenizeParams, engine: Engine
+    model: PreTrainedModel,
+    best: KeepBest,
+    pretrained: Pretrained,
+    tokenize: TokenizeParams,
+    engine: Engine,
+    label_id: np.ndarray,
 ) -> Classifier:
-    """The best epoch, with calibrated scores."""
+    """The best epoch, with calibrated scores, and how sure and how right it was on the validation rows."""
     model.load_state_dict(best.weights)
     cool_head(model, best.temperature)
+    proba = softmax(best.logits / best.temperature)
     settings = {
         "encoder": pretrained.name,
         "encoder_sha256": pretrained.sha256,
@@ -207,6 +216,11 @@ def _classifier(
         "engine": asdict(engine),
         "best_epoch": best.epoch,
         "temperature": best.temperature,
+        # What a threshold for "sure enough" is chosen from, wherever the classifier is used.
+        "validation": {
+            "confidence": proba.max(axis=1).round(6).tolist(),
+            "correct": (proba.argmax(axis=1) == label_id).tolist(),
+        },
     }
     pretrained.tokenizer.model_max_length = tokenize.scoring_max_tokens
     return Classifier(model.cpu().eval(), pretrained.tokenizer, settings)
@@ -253,6 +267,7 @@ def _run(
             schedule=schedule,
             head_factor=params.head_learning_rate_factor,
             watch=watch,
+            best=best,
             pad_id=model.config.pad_token_id,
             precision=engine.precision,
         )

@@ -1,0 +1,158 @@
+"""Score a table of any size, and sum up what came out.
+
+Letters: K classes, N rows.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import rich
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from review_sentiment.chunks import ChunkedTable
+from review_sentiment.errors import UserError
+from review_sentiment.metrics import wilson
+from review_sentiment.scorer import Scorer, Scores
+
+# Rows between two movements of the bar; enough that batches of similar length leave little padding.
+_STEP_ROWS = 1000
+
+
+def score_table(table: ChunkedTable, text_column: str, scorer: Scorer) -> ChunkedTable:
+    """Score all rows of a table while the result is read.
+
+    Args:
+        table: The reviews.
+        text_column: Column that holds the review; a table of one column needs no name.
+        scorer: The classifier.
+
+    Returns:
+        All columns of the table, then `predicted` (null where there was no text), `proba_<class>` for each class,
+        `confident` and `seen_share`.
+
+    Raises:
+        UserError: There is no such column, it holds something else than text, or the table has a column that would be
+            written.
+    """
+    name = table.columns[0] if len(table.columns) == 1 else text_column
+    if name not in table.columns:
+        raise UserError(
+            f"new_reviews has no column '{name}'; there are {', '.join(table.columns)}: name it with"
+            " data.text_column=NAME"
+        )
+    kind = table.schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        raise UserError(
+            f"the column '{name}' of new_reviews holds {kind}, not text: name another with data.text_column"
+        )
+    added = _added(scorer.label_names)
+    taken = [field.name for field in added if field.name in table.columns]
+    if taken:
+        raise UserError(f"new_reviews already has {', '.join(taken)}, which scoring writes: rename or drop them first")
+    schema = pa.schema([*table.schema, *added], metadata={"classifier_run": scorer.run})
+    return ChunkedTable(schema, table.rows, lambda: _score(table, name, scorer, schema))
+
+
+def _added(label_names: list[str]) -> list[pa.Field]:
+    proba = [pa.field(f"proba_{name}", pa.float64()) for name in label_names]
+    return [
+        pa.field("predicted", pa.string()),
+        *proba,
+        pa.field("confident", pa.bool_()),
+        pa.field("seen_share", pa.float64()),
+    ]
+
+
+def _score(table: ChunkedTable, text_column: str, scorer: Scorer, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    columns = (
+        TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed •"),
+        TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=rich.get_console(), transient=True) as bar:
+        task = bar.add_task("", total=table.rows)
+        for batch in table.read():
+            parts = []
+            for start in range(0, len(batch), _STEP_ROWS):
+                step = batch.slice(start, _STEP_ROWS)
+                parts.append(_columns(scorer.score(step.column(text_column).to_pylist()), scorer.label_names))
+                bar.advance(task, len(step))
+            added = [pa.concat_arrays(column) for column in zip(*parts, strict=True)]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
+
+
+def _columns(scores: Scores, label_names: list[str]) -> list[pa.Array]:
+    unread = scores.label_id < 0
+    names = np.array(label_names, dtype=object)[scores.label_id]
+    return [
+        pa.array(names, pa.string(), mask=unread),
+        *(pa.array(proba, pa.float64(), mask=unread) for proba in scores.proba.T),
+        pa.array(scores.confident, pa.bool_()),
+        pa.array(scores.seen_share, pa.float64()),
+    ]
+
+
+def summarize(scored: ChunkedTable, predictions: pd.DataFrame, scorer: Scorer) -> dict[str, Any]:
+    """Count the labels, and look up on the test rows what "confident" is worth.
+
+    Args:
+        scored: Scored reviews.
+        predictions: The classifier's on its test rows.
+        scorer: The classifier.
+
+    Returns:
+        As the node `summarize_scoring` says, with a `sentence`.
+    """
+    predicted: Counter[str] = Counter()
+    confident, seen = 0, 0.0
+    for chunk in scored.chunks():
+        read = chunk[chunk["predicted"].notna()]
+        predicted.update(read["predicted"])
+        confident += int(read["confident"].sum())
+        seen += float(read["seen_share"].sum())
+    rows = predicted.total()
+    summary = {
+        "run": scorer.run,
+        "rows": scored.rows,
+        "without_text": scored.rows - rows,
+        "predicted": {name: predicted[name] for name in scorer.label_names},
+        "confident": confident / rows if rows else 0.0,
+        "seen_share": seen / rows if rows else 0.0,
+        "threshold": asdict(scorer.threshold),
+        "test": _on_test_rows(predictions, scorer),
+    }
+    return {**summary, "sentence": _sentence(summary)}
+
+
+def _on_test_rows(predictions: pd.DataFrame, scorer: Scorer) -> dict[str, Any]:
+    proba = predictions[[f"proba_{name}" for name in scorer.label_names]].max(axis=1).to_numpy()
+    sure = scorer.threshold.sure(proba)
+    wrong = int((predictions["predicted"] != predictions["label"])[sure].sum())
+    return {
+        "rows": len(predictions),
+        "confident": float(sure.mean()),
+        "error": wrong / int(sure.sum()) if sure.any() else 0.0,
+        "error_interval": list(wilson(wrong, int(sure.sum()))),
+    }
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count:,} {name}" for name, count in summary["predicted"].items())
+    empty = f", {summary['without_text']:,} without text" if summary["without_text"] else ""
+    scored = f"{summary['rows']:,} reviews: {counts}{empty}."
+    threshold, test = summary["threshold"], summary["test"]
+    if threshold["proba"] > 1:
+        return (
+            f"{scored} None is called confident: on {threshold['rows']:,} validation rows no threshold keeps the error"
+            f" at {threshold['max_error']:.1%} (inference.max_error)."
+        )
+    low, high = test["error_interval"]
+    return (
+        f"{scored} {summary['confident']:.1%} are confident (probability from {threshold['proba']:.3f} on); of the"
+        f" {test['rows']:,} test rows {test['confident']:.1%} were, and {test['error']:.1%} of those wrong"
+        f" ({low:.1%} to {high:.1%})."
+    )

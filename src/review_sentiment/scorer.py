@@ -1,0 +1,128 @@
+"""Score new texts exactly as training read its own: one way for files, the command line and the server.
+
+Letters: K classes, N rows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from review_sentiment.confidence import Threshold, choose_threshold
+from review_sentiment.errors import UserError
+from review_sentiment.metrics import softmax
+from review_sentiment.params import InferenceParams, TokenizeParams
+from review_sentiment.text import clean_text
+from review_sentiment.tokens import EncoderTokenizer, encode_texts
+
+if TYPE_CHECKING:
+    from review_sentiment.encoder import Classifier
+
+# From N rows of token ids to logits, float32, shape (N, K).
+Forward = Callable[[Sequence[Sequence[int]]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier says about N texts.
+
+    Attributes:
+        texts: As they were read: cleaned; empty where there was nothing to read.
+        input_ids: Token ids that the model saw, N arrays.
+        tokens_total: Tokens of the whole texts, special tokens included, int64, shape (N,).
+        proba: Calibrated probabilities, float64, shape (N, K); NaN where there was nothing to read.
+        label_id: The likeliest class, int64, shape (N,); -1 where there was nothing to read.
+        confident: Whether it is sure enough, bool, shape (N,).
+        seen_share: Share of each text's tokens that the model saw, shape (N,); 0 where there was nothing to read.
+    """
+
+    texts: list[str]
+    input_ids: list[np.ndarray]
+    tokens_total: np.ndarray
+    proba: np.ndarray
+    label_id: np.ndarray
+    confident: np.ndarray
+    seen_share: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A classifier that is ready to score texts.
+
+    Attributes:
+        run: Version of the run that trained it.
+        label_names: Class names in the order of label_id.
+        tokenizer: Its encoder's tokenizer.
+        tokenize: How training read texts.
+        threshold: From where on an answer is sure.
+        forward: The model.
+    """
+
+    run: str
+    label_names: list[str]
+    tokenizer: EncoderTokenizer
+    tokenize: TokenizeParams
+    threshold: Threshold
+    forward: Forward
+
+    def score(self, texts: Sequence[str | None]) -> Scores:
+        """Score texts.
+
+        Args:
+            texts: N texts as they were stored; None or nothing but white space and markup is not scored.
+
+        Returns:
+            The scores, in the same order.
+        """
+        cleaned = [clean_text(text) if text is not None else "" for text in texts]
+        readable = np.array([text != "" for text in cleaned], dtype=bool)
+        encoded = encode_texts(self.tokenizer, cleaned, self.tokenize.scoring_max_tokens, self.tokenize)
+        proba = np.full((len(cleaned), len(self.label_names)), np.nan)
+        if readable.any():
+            logits = self.forward([encoded["input_ids"][row] for row in np.flatnonzero(readable)])
+            proba[readable] = softmax(logits)
+        label_id = np.full(len(cleaned), -1)
+        label_id[readable] = proba[readable].argmax(axis=1)
+        tokens_total = np.array(encoded["tokens_total"], dtype=np.int64)
+        return Scores(
+            texts=cleaned,
+            input_ids=encoded["input_ids"],
+            tokens_total=tokens_total,
+            proba=proba,
+            label_id=label_id,
+            confident=self.threshold.sure(proba.max(axis=1, initial=-np.inf)) & readable,
+            seen_share=np.where(readable, np.array(encoded["length"]) / tokens_total, 0.0),
+        )
+
+
+def build_scorer(
+    classifier: "Classifier", reload_check: Mapping[str, Any], run: str, inference: InferenceParams
+) -> Scorer:
+    """Make a classifier ready to score texts.
+
+    Args:
+        classifier: As it was read from disk.
+        reload_check: Of the run that trained it; names the weights that were evaluated.
+        run: Version of the run that trained it.
+        inference: The block `inference`.
+
+    Returns:
+        The scorer.
+
+    Raises:
+        UserError: These are not the weights that were evaluated.
+    """
+    if reload_check["weights_sha256"] != classifier.weights_sha256:
+        raise UserError(
+            f"the weights of run {run} are not the ones that were evaluated, so its figures say nothing about them:"
+            " somebody changed data/06_models/classifier; train again, or name another run with run=RUN"
+        )
+    return Scorer(
+        run=run,
+        label_names=classifier.label_names,
+        tokenizer=classifier.encoder_tokenizer(),
+        tokenize=TokenizeParams.model_validate(classifier.settings["tokenize"]),
+        threshold=choose_threshold(classifier.settings["validation"], inference.max_error),
+        forward=classifier.forward(inference.batch_size),
+    )
