@@ -17,9 +17,10 @@ from tests.conftest import ROOT
 @pytest.fixture
 def raw() -> dict:
     """The base environment's parameters, as plain YAML."""
-    merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train", "test_split": None}
-    for name in ("data_engineering", "modeling", "reporting"):
-        merged |= yaml.safe_load((ROOT / f"conf/base/parameters_{name}.yml").read_text("utf-8"))
+    merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train"}
+    merged |= dict.fromkeys(("test_split", "new_reviews", "run"))
+    for file in (ROOT / "conf/base").glob("parameters_*.yml"):
+        merged |= yaml.safe_load(file.read_text("utf-8"))
     return merged
 
 
