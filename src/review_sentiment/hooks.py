@@ -16,9 +16,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from review_sentiment.datasets.report import ReportDataset
-from review_sentiment.datasets.versions import choose_run, pin
+from review_sentiment.datasets.versions import choose_versions, pin
 from review_sentiment.manifest import describe_run, git_state
 from review_sentiment.params import parse_parameters
+from review_sentiment.run_files import RunFiles
 from review_sentiment.terminal import show_results
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,9 @@ class ManifestHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep the effective parameters."""
+        """Keep the effective parameters, and where runs lie."""
         self._parameters = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
+        self._files = RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -65,7 +67,7 @@ class ManifestHooks:
         self._node_seconds: dict[str, float] = {}
         self._loaded: dict[str, str] = {}
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
-        _pin_classifier_run(pipeline, catalog, run_params["load_versions"] or {}, self._parameters["run"])
+        _pin_versions(pipeline, catalog, self._files, run_params["load_versions"] or {}, self._parameters["run"])
         versions = _versions_to_read(pipeline, catalog)
         classifier_run = versions.get("metrics", versions.get("classifier"))
         trains = "metrics" in pipeline.all_outputs()
@@ -78,6 +80,7 @@ class ManifestHooks:
             "code": git_state(Path(run_params["project_path"])),
         }
         catalog.save("run_info", self._run_info)
+        self._record = self._files.begin(self._run_info)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -140,6 +143,7 @@ class ManifestHooks:
                 **self._found,
             },
         )
+        self._record.end()
 
 
 class ResultHooks:
@@ -176,24 +180,14 @@ class ResultHooks:
             )
 
 
-def _pin_classifier_run(
-    pipeline: Pipeline, catalog: CatalogProtocol, named: dict[str, str], wanted: str | None
+def _pin_versions(
+    pipeline: Pipeline, catalog: CatalogProtocol, files: RunFiles, named: dict[str, str], wanted: str | None
 ) -> None:
-    """Let everything that modeling made, and a run only reads, come from one and the same run.
-
-    Kedro asks for the newest version of each dataset by itself, and would mix a run that was killed half way with the
-    one before.
-    """
-    together = {}
-    for name in sorted(pipeline.inputs() & pipelines["modeling"].all_outputs()):
-        dataset = catalog.get(name)
-        if isinstance(dataset, AbstractVersionedDataset):
-            together[name] = dataset
-    free = {name: dataset for name, dataset in together.items() if name not in named}
-    run = choose_run(free, wanted or next((named[name] for name in together if name in named), None)) if free else None
-    if run is not None:
-        for dataset in free.values():
-            pin(dataset, run)
+    """Let all that a run reads come from one run and from what that run read."""
+    stages = [stage.all_outputs() for name, stage in pipelines.items() if name != "__default__"]
+    inputs = pipeline.inputs() & set(files.folders)
+    for name, version in choose_versions(files, inputs, stages, named, wanted).items():
+        pin(cast(AbstractVersionedDataset, catalog.get(name)), version)
 
 
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
