@@ -127,6 +127,7 @@ def test_imports_go_one_way():
         "__main__.py",
         "cli.py",
         "past_runs.py",
+        "rerun.py",
         "hooks.py",
         "pipeline_registry.py",
         "settings.py",

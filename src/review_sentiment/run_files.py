@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ except ImportError:  # Windows
 
 _RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d\.\d{3}Z")
 _LABEL = re.compile(r"[A-Za-z][\w.-]{0,39}", re.ASCII)
+_STAGED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _DAY_SECONDS = 24 * 3600
 
 
@@ -28,9 +29,11 @@ class RunFiles:
 
     Attributes:
         folders: Of each versioned dataset, the folder that holds its versions.
+        plain: Where datasets without versions lie.
     """
 
     folders: Mapping[str, Path]
+    plain: Sequence[Path] = ()
 
     @classmethod
     def of_catalog(cls, entries: Mapping[str, Any], project: Path) -> "RunFiles":
@@ -41,16 +44,16 @@ class RunFiles:
             project: The project's folder, from which relative places count.
 
         Returns:
-            All versioned datasets on local disk; not the optional ones, which are second views of others and only
-            spare work, so that what is read by them says nothing about where a result comes from.
+            All datasets on local disk; not the optional ones, which are second views of others and only spare work, so
+            that what is read by them says nothing about where a result comes from.
         """
-        kept = {
-            name: project / entry["filepath"]
+        local = {
+            name: entry
             for name, entry in entries.items()
-            if isinstance(entry, Mapping) and entry.get("versioned") and not entry.get("optional")
-            if "://" not in entry["filepath"]
+            if isinstance(entry, Mapping) and "://" not in entry.get("filepath", "://") and not entry.get("optional")
         }
-        return cls(kept)
+        versioned = {name: project / entry["filepath"] for name, entry in local.items() if entry.get("versioned")}
+        return cls(versioned, [project / entry["filepath"] for name, entry in local.items() if name not in versioned])
 
     @property
     def _labels(self) -> Path:
@@ -236,6 +239,20 @@ class RunFiles:
             shutil.rmtree(place)
         self._record(run).unlink(missing_ok=True)
         mark.unlink()
+
+    def leftovers(self) -> list[Path]:
+        """Files and folders that broken writes have staged and never renamed into their places."""
+        found = [path for place in self.plain for path in place.parent.glob(f".{place.name}.*.tmp")]
+        for folder in self.folders.values():
+            found += [*folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]
+        return sorted({path for path in found if _STAGED.fullmatch(path.name)})
+
+    def remove_leftover(self, path: Path) -> None:
+        """Remove what a broken write has left."""
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 class RunRecord:

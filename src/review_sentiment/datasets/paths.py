@@ -1,6 +1,7 @@
 """Find what a user named by a path, and know it again."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from kedro.utils import find_kedro_project
@@ -18,6 +19,11 @@ def find_local(name: str) -> Path | None:
     given = Path(name).expanduser()
     project = find_kedro_project(Path.cwd()) or Path.cwd()
     return next((path for path in (given, project / given) if path.exists()), None)
+
+
+def show_path(path: Path) -> str:
+    """A path as people like to read it: from where they are, if it lies below."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def sha256_of(files: list[Path]) -> str:
