@@ -54,12 +54,12 @@ def clean_runs(keep_last: int | None, keep_best: int | None, confirmed: bool) ->
     for path in plan.leftovers:
         console.print(Text(f"left by a broken write: {path}"), soft_wrap=True)
     freed = show_size(sum(sizes[run] for run in plan.deleted) + sum(map(_bytes, plan.leftovers)))
-    what = f"{len(plan.deleted)} runs and {len(plan.leftovers)} leftovers, {freed}"
+    what = f"runs: {len(plan.deleted)}, leftovers of broken writes: {len(plan.leftovers)}, together {freed}"
     if not confirmed:
-        console.print(f"This would delete {what}. Nothing has been deleted; --yes does it.")
+        console.print(f"Would be deleted: {what}. Nothing has been; --yes does it.")
         return
     _delete(files, plan)
-    console.print(f"Deleted {what}. The ledger still knows the figures.")
+    console.print(f"Deleted: {what}. The ledger still knows the figures.")
 
 
 def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, keep_best: int | None) -> Plan:
@@ -92,11 +92,12 @@ def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, kee
         for run in set(files.reads(reader).values()) & set(states) - set(kept):
             kept[run] = f"read by {reader}"
             pending.append(run)
-    unfinished = dict.fromkeys(files.being_deleted(), "its deletion was interrupted")
-    deleted = {run: "old" if run in results else state for run, state in states.items() if run not in kept}
+    deleted = dict.fromkeys(files.being_deleted(), "its deletion was interrupted")
+    deleted |= {run: "old" if run in results else state for run, state in states.items() if run not in kept}
     # What a write in progress stages looks just like what a broken one has left.
     leftovers = [] if "running" in states.values() else files.leftovers()
-    return Plan(dict(sorted(kept.items())), unfinished | deleted, leftovers)
+    leftovers = [path for path in leftovers if not deleted.keys() & set(path.parts)]
+    return Plan(dict(sorted(kept.items())), deleted, leftovers)
 
 
 def _best_runs(reports: pd.DataFrame, on_disk: list[str], count: int) -> list[str]:
