@@ -128,6 +128,7 @@ def test_imports_go_one_way():
         "cli.py",
         "past_runs.py",
         "rerun.py",
+        "unchanged.py",
         "hooks.py",
         "pipeline_registry.py",
         "settings.py",

@@ -11,9 +11,11 @@ from kedro.framework.session import KedroSession
 
 from review_sentiment.cli import cli
 from review_sentiment.errors import UserError
+from review_sentiment.manifest import flatten
 from review_sentiment.past_runs import files_of
 from review_sentiment.rerun import same_predictions
-from tests.conftest import make_corpus, new_project
+from review_sentiment.unchanged import without_repetition
+from tests.conftest import TINY, make_corpus, new_project
 
 KILLED = "2026-01-01T00.00.00.000Z"
 
@@ -218,3 +220,53 @@ def test_the_manifest_names_options_that_leave_out_nodes(made, copy):
     assert manifest["selection"] == {"to_nodes": ["evaluate"]}
     assert manifest["versions_read"]["splits"] == made.bad
     assert "--pipelines reporting --to-nodes evaluate" in call("show", session.session_id)
+
+
+def tiny_params(made, **changes: object) -> str:
+    params = {"reviews": "reviews.csv", "encoder": str(made.encoder), **flatten(TINY), **changes}
+    return ",".join(f"{name}={'null' if value is None else value}" for name, value in params.items())
+
+
+def options(made, params: str, **others: object) -> dict[str, object]:
+    """Of the command line, as click parses them."""
+    from review_sentiment.cli import run
+
+    context = run.make_context("run", ["--params", params])
+    return {**{name: value for name, value in context.params.items() if name != "force"}, **others}
+
+
+def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
+    done = made.command("--params", tiny_params(made))
+    assert done.exit_code == 0, done.output
+    said = "data engineering and training are skipped, and what follows uses its result. `kedro run --force` trains"
+    assert f"are those of the run {made.good}: {said}" in done.output
+    runs = files().runs()
+    assert files().story(runs[-1])["pipelines"] == ["reporting"]
+    assert files().reads(runs[-1])["metrics"] == made.good
+
+    nothing = made.command("--pipelines", "modeling,data_engineering", "--params", tiny_params(made))
+    assert "data engineering and training are skipped. `kedro run --force`" in nothing.output
+    assert files().runs() == runs
+
+    forced = made.command("--force", "--params", tiny_params(made))
+    assert forced.exit_code == 0, forced.output
+    assert files().has("classifier", files().runs()[-1])
+
+
+def test_whatever_shapes_training_lets_it_train(made, copy):
+    def trains(changes: dict[str, object], **others: object) -> bool:
+        given = options(made, tiny_params(made, **changes), **others)
+        return without_repetition(given) is given
+
+    assert not trains({})
+    assert not trains({"report.sure": 0.9, "readiness.enforce": "true"})
+    assert trains({"training.epochs": 5})
+    assert trains({"data.empty_texts": "drop"})
+    assert trains({"baseline.ngram_max": 1})
+    assert trains({"run": made.good})
+    assert trains({}, to_nodes=["tokenize"])
+    assert trains({}, pipelines=["modeling", "reporting"])
+    assert trains({"reviews": "missing.csv"})
+    with Path("reviews.csv").open("a") as file:
+        file.write("a lovely film,positive,plain\n")
+    assert trains({})

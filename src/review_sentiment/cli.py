@@ -61,7 +61,20 @@ def _message_for_user(error: BaseException) -> str | None:
     return str(error) if isinstance(error, ValueError) and str(error).startswith(kedro_says) else None
 
 
-run = RunCommand(name="run", params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
+def _run(force: bool, **options: Any) -> Any:
+    """Run as Kedro does, but for what would only make a result again."""
+    if not force:
+        from review_sentiment.unchanged import without_repetition
+
+        left = without_repetition(options)
+        if left is None:
+            return None
+        options = left
+    return kedro_run.callback(**options)  # type: ignore[misc]
+
+
+_FORCE = click.Option(["--force"], is_flag=True, help="Train also where the result is there already.")
+run = RunCommand(name="run", params=[*kedro_run.params, _FORCE], callback=_run, help=kedro_run.help)
 
 
 @click.group(name="review-sentiment")

@@ -17,10 +17,11 @@ from kedro.pipeline.node import Node
 
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
-from review_sentiment.manifest import describe_run, git_state
+from review_sentiment.manifest import describe_run, git_state, source_sha256
 from review_sentiment.params import parse_parameters
 from review_sentiment.run_files import RunFiles
 from review_sentiment.terminal import show_results
+from review_sentiment.unchanged import recipe_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +72,15 @@ class ManifestHooks:
         versions = _versions_to_read(pipeline, catalog)
         classifier_run = versions.get("metrics", versions.get("classifier"))
         trains = "metrics" in pipeline.all_outputs()
+        whole = {"tokenized", "metrics"} <= pipeline.all_outputs()
         self._run_info = {
             **describe_run(run_params, self._parameters),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions_read": versions,
             "classifier_run": run_params["run_id"] if trains else classifier_run,
             "classifier_from": None if trains else _manifest_of(classifier_run, catalog),
-            "code": git_state(Path(run_params["project_path"])),
+            "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
+            "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
         catalog.save("run_info", self._run_info)
         self._record = self._files.begin(self._run_info)

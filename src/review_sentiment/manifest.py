@@ -71,6 +71,15 @@ def data_fingerprint(row_ids: Iterable[str], labels: Iterable[str]) -> str:
     return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
 
 
+def source_sha256() -> str:
+    """Hash of this package's source, so that code is known also outside git, or with changes on top of a commit."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted([*package.rglob("*.py"), *package.rglob("*.j2")]):
+        digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that decide a result, by name."""
     return {name: version(name) for name in _LIBRARIES}

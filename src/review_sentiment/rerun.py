@@ -19,6 +19,8 @@ from review_sentiment.terminal import open_console
 # Which earlier run is read, and where to go on, is told by the versions; a repetition does all of the work.
 _NOT_REPEATED = {"run", "resume"}
 _RAN_ON = ("code", "libraries", "machine", "data_fingerprint", "encoder_sha256", "engine")
+# The source's hash tells more than git does, and the engine's reason is in words.
+_NO_CAUSE = {"code.commit", "code.dirty", "engine.reason"}
 _MISSING = object()
 
 
@@ -122,12 +124,10 @@ def same_predictions(before: pd.DataFrame, after: pd.DataFrame) -> str:
 def _changes_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Say what a repetition ran on that the run did not."""
     then, now = (flatten({part: story.get(part) for part in _RAN_ON}) for story in (before, after))
-    names = [name for name in then | now if name != "engine.reason" and then.get(name) != now.get(name)]
+    names = [name for name in then | now if name not in _NO_CAUSE and then.get(name) != now.get(name)]
     text = "Code, libraries, machine, data and encoder are the same."
     if names:
         text = f"Changed since: {', '.join(f'{name} {then.get(name)} → {now.get(name)}' for name in names)}."
-    if then.get("code.dirty") or now.get("code.dirty"):
-        text += " The code has changes that are not committed, so it may differ all the same."
     if before["parameters"]["training"]["time_budget_minutes"] is not None:
         text += " A time budget ends training by the clock, so repetitions may differ."
     return text

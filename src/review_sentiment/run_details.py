@@ -121,10 +121,10 @@ def show_command(story: Mapping[str, Any]) -> str:
 
 
 def show_code(code: Mapping[str, Any]) -> str:
-    """The code's commit, and whether there were changes on top of it."""
-    if code["commit"] is None:
-        return "not under git"
-    return f"commit {code['commit']}{', with changes that are not committed' if code['dirty'] else ''}"
+    """The code's commit, whether there were changes on top of it, and the hash of the package's source."""
+    commit = "not under git" if code["commit"] is None else f"commit {code['commit']}"
+    changes = ", with changes that are not committed" if code["dirty"] else ""
+    return f"{commit}{changes}, source SHA-256 {code.get('source_sha256', 'unknown')}"
 
 
 def _verdict(files: RunFiles, row: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ def show_path(path: Path) -> str:
 
 
 def sha256_of(files: list[Path]) -> str:
-    """Hash of one weight file, or of the sorted shards one after another, as 64 hexadecimal digits."""
+    """Hash of one file, or of several one after another, such as weights in shards, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
