@@ -55,9 +55,9 @@ class ManifestHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep the effective parameters, and where runs lie."""
+        """Keep the effective parameters, and the configuration that says where runs lie."""
         self._parameters = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
-        self._files = RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
+        self._context = context
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -68,7 +68,8 @@ class ManifestHooks:
         self._node_seconds: dict[str, float] = {}
         self._loaded: dict[str, str] = {}
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
-        _pin_versions(pipeline, catalog, self._files, run_params["load_versions"] or {}, self._parameters["run"])
+        files = RunFiles.of_catalog(self._context.config_loader["catalog"], self._context.project_path)
+        _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"])
         versions = _versions_to_read(pipeline, catalog)
         classifier_run = versions.get("metrics", versions.get("classifier"))
         trains = "metrics" in pipeline.all_outputs()
@@ -83,7 +84,7 @@ class ManifestHooks:
             "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
         catalog.save("run_info", self._run_info)
-        self._record = self._files.begin(self._run_info)
+        self._record = files.begin(self._run_info)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:

@@ -78,8 +78,8 @@ class RunFiles:
         return sorted(run for run in begun | set(self.versions()) if _RUN.fullmatch(run))
 
     def has(self, name: str, run: str) -> bool:
-        """Whether a run has a version of a dataset."""
-        return self.path(name, run).exists()
+        """Whether a run has a version of a dataset; one that is being deleted has none."""
+        return self.path(name, run).exists() and not (self._deleting / run).exists()
 
     def path(self, name: str, run: str) -> Path:
         """Where a run's version of a dataset lies, or would."""
@@ -221,7 +221,10 @@ class RunFiles:
         return sorted(_names(self._deleting))
 
     def delete(self, run: str) -> None:
-        """Delete all that a run has written, in an order in which it is at no time half there.
+        """Delete all that a run has written.
+
+        A mark comes first, with which it is gone at once for whoever asks here; then each version is hidden from Kedro,
+        and only then anything is removed.
 
         Args:
             run: A run that has ended. Deleting again finishes what was interrupted.
@@ -231,7 +234,7 @@ class RunFiles:
         mark.touch()
         places = [folder / run for folder in self.folders.values() if (folder / run).is_dir()]
         for place in places:
-            # Kedro finds a version by the name inside its folder: one rename hides it, however large it is.
+            # Kedro finds a version by the name inside its folder, so that one rename hides it.
             version = place / place.parent.name
             if version.exists():
                 version.rename(place / f".{version.name}.deleted")

@@ -18,7 +18,10 @@ from review_sentiment.run_files import RunFiles
 # All else shapes no training: a report, a gate or a scoring can change without it.
 _SHAPES_TRAINING = ("data", "subset", "tokenize", "training", "baseline", "train_split", "test_split", "encoder")
 _TRAINS = ("data_engineering", "modeling")
-_SELECTS = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "load_versions")
+_SELECTS = (
+    "tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "load_versions",
+    "only_missing_outputs", "pipeline",
+)  # fmt: skip
 
 
 def recipe_sha256(catalog: CatalogProtocol, parameters: Mapping[str, Any]) -> str | None:
@@ -53,7 +56,7 @@ def without_repetition(options: dict[str, Any]) -> dict[str, Any] | None:
     """
     names = options["pipelines"] or ["data_engineering", "modeling", "reporting"]
     given = options["params"] or {}
-    if not {*_TRAINS} <= set(names) or options["pipeline"] or any(options[name] for name in _SELECTS):
+    if not {*_TRAINS} <= set(names) or any(options[name] for name in _SELECTS):
         return options
     if any(given.get(name) for name in ("run", "resume")):
         return options
