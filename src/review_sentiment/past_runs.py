@@ -55,7 +55,7 @@ def _listed(files: RunFiles, run: str, size: int | None, row: dict[Any, Any] | N
         "run": run,
         "label": files.labels_of(run),
         "state": files.state(run) if size is not None else "cleaned",
-        "pipelines": show_pipelines(story.get("pipelines", [])),
+        "pipelines": _pipelines_text(story.get("pipelines", [])),
         "env": story.get("env", ""),
         "accuracy (95 % interval)": show_interval(shown, "accuracy") if row else "",
         "F1": f"{shown['f1']:.1%}" if row else "",
@@ -67,7 +67,7 @@ def _listed(files: RunFiles, run: str, size: int | None, row: dict[Any, Any] | N
     }
 
 
-def show_pipelines(names: "Iterable[str]") -> str:
+def _pipelines_text(names: "Iterable[str]") -> str:
     """Name the pipelines of a run; `all` for those of a plain `kedro run`."""
     return ", ".join("all" if name == "__default__" else name for name in names)
 

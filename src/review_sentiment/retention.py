@@ -80,7 +80,7 @@ def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, kee
     kept = {run: "running" for run, state in states.items() if state == "running"}
     kept |= {run: f"label {files.labels_of(run)}" for run in states if files.labels_of(run)}
     if keep_last is None and keep_best is None:
-        kept |= {run: "complete" for run in results if run not in kept}
+        kept |= {run: "has a result" for run in results if run not in kept}
     if keep_best:
         for run in _best_runs(newest_reports(ledger), list(states), keep_best):
             kept.setdefault(run, f"one of the {keep_best} best on its reviews")

@@ -70,7 +70,7 @@ def _facts(
     if "seconds" in story:
         yield "took", f"{story['seconds'] / 60:.1f} minutes"
     if "pipelines" in story:
-        yield "command", show_command(story)
+        yield "command", _command_text(story)
     if story.get("classifier_run") not in (None, run):
         yield "classifier", f"of the run {story['classifier_run']}"
     parameters = story.get("parameters") or {}
@@ -87,7 +87,7 @@ def _facts(
         machine = story["machine"]
         yield "machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"
     if "code" in story:
-        yield "code", show_code(story["code"])
+        yield "code", _code_text(story["code"])
     if "libraries" in story:
         yield "libraries", ", ".join(f"{name} {version}" for name, version in story["libraries"].items())
     for other in sorted(set(files.reads(run).values())):
@@ -103,7 +103,7 @@ def _facts(
         yield "verdict", _verdict(files, row)
 
 
-def show_command(story: Mapping[str, Any]) -> str:
+def _command_text(story: Mapping[str, Any]) -> str:
     """The command line that a run was started with, as far as its manifest tells."""
     parts = ["kedro run"]
     if story["env"] != "base":
@@ -120,7 +120,7 @@ def show_command(story: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def show_code(code: Mapping[str, Any]) -> str:
+def _code_text(code: Mapping[str, Any]) -> str:
     """The code's commit, whether there were changes on top of it, and the hash of the package's source."""
     commit = "not under git" if code["commit"] is None else f"commit {code['commit']}"
     changes = ", with changes that are not committed" if code["dirty"] else ""
