@@ -82,6 +82,16 @@ def test_a_label_is_accepted_wherever_a_run_is(made):
     assert "'2' can't be a label" in call("label", made.bad, "2", fails=True)
 
 
+def test_training_can_go_back_to_the_data_of_an_earlier_run(made):
+    newer = made.run("data_engineering", subset={"train_rows": 60})
+    trained = made.run("modeling", run="good", training={"epochs": 1})
+    assert files().reads(trained) == {"splits": made.good, "tokenized": made.good}
+    fingerprint = made.load("data_profile", made.good)["fingerprint"]
+    assert f"reviews:     reviews.csv, fingerprint {fingerprint}" in call("show", trained)
+    for run in (newer, trained):
+        files().delete(run)
+
+
 def test_show_tells_what_a_run_was_and_what_became_of_it(made):
     shown = call("show", "good")
     manifest = made.load("manifest", made.good)

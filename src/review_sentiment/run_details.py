@@ -73,12 +73,13 @@ def _facts(
         yield "command", _command_text(story)
     if story.get("classifier_run") not in (None, run):
         yield "classifier", f"of the run {story['classifier_run']}"
-    parameters = story.get("parameters") or {}
-    fingerprint = story.get("data_fingerprint") or (row and row["data_fingerprint"])
-    for what, name, known in (("reviews", "reviews", fingerprint), ("encoder", "encoder", story.get("encoder_sha256"))):
-        value = parameters.get(name) or (row and row[name])
+    # The reviews are those of the run that read them, which a run of modeling alone is not.
+    data = files.story(next(iter(files.follow(run, "data_profile")), run)) or story
+    for what, holder, known in (("reviews", data, "data_fingerprint"), ("encoder", story, "encoder_sha256")):
+        value = (holder.get("parameters") or {}).get(what) or (row and row[what])
+        digest = holder.get(known) or (row and row.get(known)) or "not recorded"
         if value:
-            yield what, f"{value}, {'fingerprint' if what == 'reviews' else 'SHA-256'} {known or 'unknown'}"
+            yield what, f"{value}, {'fingerprint' if what == 'reviews' else 'SHA-256'} {digest}"
     if "engine" in story:
         engine = story["engine"]
         yield "computed", f"in {engine['precision']}, threads: {engine['threads']}, {engine['attention']} attention"
