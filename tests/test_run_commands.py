@@ -258,7 +258,7 @@ def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
     assert "data engineering and training are skipped. `kedro run --force`" in nothing.output
     assert files().runs() == runs
 
-    forced = made.command("--force", "--params", tiny_params(made))
+    forced = made.command("--force", "--pipelines", "modeling,data_engineering", "--params", tiny_params(made))
     assert forced.exit_code == 0, forced.output
     assert files().has("classifier", files().runs()[-1])
 

@@ -110,8 +110,12 @@ def test_unrecorded_origins_are_said(files, caplog):
     assert f"What the run {by_hand} read is not recorded, so metrics may be of another run" in caplog.text
 
 
-def test_without_any_run_nothing_is_chosen(files):
+def test_without_any_run_or_input_nothing_is_chosen(files, caplog):
     assert choose(files, "metrics", "splits") == {}
+    assert choose(files) == {}
+    assert not caplog.records
+    assert choose(files, wanted="2026") == {}
+    assert "run=2026 changes nothing: these pipelines read no earlier run" in caplog.text
 
 
 def test_labels_are_unique_names_that_no_version_begins_with(files):

@@ -32,6 +32,10 @@ def choose_versions(
     Raises:
         UserError: No run or several begin so, or something that belongs with the run is not on disk.
     """
+    if not inputs:
+        if wanted is not None:
+            logger.warning("The parameter run=%s changes nothing: these pipelines read no earlier run", wanted)
+        return {}
     named = {name: version for name, version in named.items() if name in inputs}
     for name, version in sorted(named.items()):
         if not files.has(name, version):
