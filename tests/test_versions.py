@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,21 +157,39 @@ def test_a_run_is_running_as_long_as_its_process_lives(files):
     assert files.story(RUNS[0])["env"] == "imdb"
 
 
-def test_deleting_leaves_nothing_and_can_be_finished(files, monkeypatch):
-    run, kept = leave(files, RUNS[0], DATA | MODEL), leave(files, RUNS[1], DATA | MODEL)
-    files.begin({"run": run}).end()
+def test_deleting_is_finished_wherever_it_was_interrupted(files, monkeypatch):
+    kept = leave(files, RUNS[1], DATA | MODEL)
+    steps = 0
 
-    def broken(path: Path) -> None:
-        raise KeyboardInterrupt
+    def interrupted_at(stop: int, step):
+        def run(*arguments, **options):
+            nonlocal steps
+            steps += 1
+            if steps == stop:
+                raise KeyboardInterrupt
+            return step(*arguments, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr("review_sentiment.run_files.shutil.rmtree", broken)
-        with pytest.raises(KeyboardInterrupt):
-            files.delete(run)
-    assert not any(files.has(name, run) for name in files.folders)
-    assert files.runs() == files.versions() == [kept]
-    assert files.being_deleted() == [run]
-    files.delete(run)
-    assert files.being_deleted() == []
-    assert not list(files.folders["manifest"].parent.rglob(f"*{run}*"))
+        return run
+
+    for stop in range(1, 100):
+        run = leave(files, RUNS[0], DATA | MODEL)
+        files.begin({"run": run})
+        steps = 0
+        with monkeypatch.context() as patch:
+            for owner, name in ((Path, "rename"), (Path, "unlink"), (shutil, "rmtree")):
+                patch.setattr(owner, name, interrupted_at(stop, getattr(owner, name)))
+            try:
+                files.delete(run)
+                break
+            except KeyboardInterrupt:
+                pass
+        assert files.runs() == files.versions() == [kept]
+        assert not any(files.has(name, run) for name in files.folders)
+        assert choose(files, "metrics") == {"metrics": kept}
+        assert files.being_deleted() == [run]
+        files.delete(run)
+        assert not list(files.folders["manifest"].parent.rglob(f"*{run}*"))
+    assert (
+        stop == 7 + 7 + 2 + 1
+    )  # each version is renamed and removed, then the record and the mark; then nothing stops
     assert all(files.has(name, kept) for name in DATA | MODEL)

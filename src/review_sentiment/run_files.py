@@ -1,9 +1,11 @@
 """What runs have left on disk: their versions, manifests, labels, and the records of runs in progress."""
 
 import json
+import os
 import re
 import shutil
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,18 +272,19 @@ class RunRecord:
     """
 
     def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
-        self._path, self._held = path, None
+        self._path = path
         with replace_atomically(path) as staged:
             staged.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
             if fcntl is not None:
-                self._held = staged.open("r+b")
-                fcntl.flock(self._held, fcntl.LOCK_EX)
+                held = os.open(staged, os.O_RDWR)
+                fcntl.flock(held, fcntl.LOCK_EX)
+                self._release = weakref.finalize(self, os.close, held)
 
     def end(self) -> None:
         """Remove the record; the manifest has taken its place."""
         self._path.unlink(missing_ok=True)
-        if self._held is not None:
-            self._held.close()
+        if fcntl is not None:
+            self._release()
 
 
 def _is_held(record: Path) -> bool:
