@@ -190,10 +190,11 @@ def _pin_classifier_run(
         if isinstance(dataset, AbstractVersionedDataset):
             together[name] = dataset
     free = {name: dataset for name, dataset in together.items() if name not in named}
-    run = choose_run(free, wanted or next((named[name] for name in together if name in named), None)) if free else None
-    if run is not None:
-        for dataset in free.values():
-            pin(dataset, run)
+    if not free:
+        return
+    run = choose_run(free, wanted or next((named[name] for name in together if name in named), None))
+    for dataset in free.values():
+        pin(dataset, run)
 
 
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:

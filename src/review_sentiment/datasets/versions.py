@@ -8,7 +8,7 @@ from kedro.io.core import VersionNotFoundError
 from review_sentiment.errors import UserError
 
 
-def choose_run(datasets: Mapping[str, AbstractVersionedDataset], wanted: str | None) -> str | None:
+def choose_run(datasets: Mapping[str, AbstractVersionedDataset], wanted: str | None) -> str:
     """Find one run that has a version of each of several datasets, as a run that was killed half way has not.
 
     Args:
@@ -16,15 +16,17 @@ def choose_run(datasets: Mapping[str, AbstractVersionedDataset], wanted: str | N
         wanted: A run's version or the beginning of it; None for the newest.
 
     Returns:
-        The run; None if there is none and none was wanted.
+        The run.
 
     Raises:
-        UserError: No whole run begins so, or several do.
+        UserError: There is no whole run, or none or several begin so.
     """
-    versions = [set(_versions(dataset)) for dataset in datasets.values()]
-    whole = sorted(set.intersection(*versions)) if versions else []
+    names = ", ".join(sorted(datasets))
+    whole = sorted(set.intersection(*(set(_versions(dataset)) for dataset in datasets.values())))
+    if not whole:
+        raise UserError(f"there is no run with {names} yet: `kedro run` makes one")
     if wanted is None:
-        return whole[-1] if whole else None
+        return whole[-1]
     if wanted in whole:
         return wanted
     found = [run for run in whole if run.startswith(wanted)]
@@ -32,8 +34,7 @@ def choose_run(datasets: Mapping[str, AbstractVersionedDataset], wanted: str | N
         return found[0]
     if found:
         raise UserError(f"'{wanted}' could be {len(found)} runs ({', '.join(found[-5:])}): write more of it")
-    known = f"the newest are {', '.join(whole[-3:])}" if whole else "there is none yet, `kedro run` makes one"
-    raise UserError(f"no run with {', '.join(sorted(datasets))} begins with '{wanted}': {known}")
+    raise UserError(f"no run with {names} begins with '{wanted}': the newest are {', '.join(whole[-3:])}")
 
 
 def pin(dataset: AbstractVersionedDataset, run: str) -> None:
