@@ -55,6 +55,7 @@ def test_kedro_sees_the_type_of_every_block(caplog):
         "diagnosis": params.DiagnosisParams,
         "readiness": params.ReadinessParams,
         "report": params.ReportingParams,
+        "monitoring": params.MonitoringParams,
     }
     assert not caplog.records
 
@@ -81,6 +82,7 @@ def test_a_failed_gate_comes_after_everything_else():
     pipelines = register_pipelines()
     for name in ("reporting", "__default__"):
         assert pipelines[name].nodes[-1].name == "enforce_readiness"
+    assert pipelines["monitoring"].nodes[-1].name == "enforce_drift"
 
 
 def test_each_pipelines_inputs_and_outputs():
@@ -92,7 +94,11 @@ def test_each_pipelines_inputs_and_outputs():
         "metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits", "reload_check",
         "run_info",
     }  # fmt: skip
-    assert pipelines["data_engineering"].all_outputs() >= {"reviews_checked", "data_profile", "splits", "tokenized"}
+    assert free["monitoring"] == {"scored_reviews", "training_fingerprint", "predictions", "tokenizer", "run_info"}
+    assert pipelines["data_engineering"].all_outputs() >= {
+        "reviews_checked", "data_profile", "splits", "tokenized", "training_fingerprint",
+    }  # fmt: skip
+    assert pipelines["monitoring"].all_outputs() >= {"drift_report", "drift"}
     assert pipelines["modeling"].all_outputs() >= {
         "classifier",
         "history",
@@ -135,7 +141,7 @@ def test_imports_go_one_way():
         if where.parts[0] != "datasets" and path.name not in may_use_kedro:
             assert not [name for name in names if name.split(".")[0] == "kedro"], where
         if where.parts[0] == "pipelines" and len(where.parts) == 3:
-            others = {"data_engineering", "modeling", "reporting"} - {where.parts[1]}
+            others = {"data_engineering", "modeling", "reporting", "monitoring"} - {where.parts[1]}
             assert not [name for name in names if name.split(".")[2:3] and name.split(".")[2] in others], where
         elif where.parts[0] != "pipelines" and path.name != "pipeline_registry.py":
             assert not [name for name in names if name.startswith("review_sentiment.pipelines")], where

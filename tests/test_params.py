@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 def raw() -> dict:
     """The base environment's parameters, as plain YAML."""
     merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train", "test_split": None}
-    for name in ("data_engineering", "modeling", "reporting"):
+    for name in ("data_engineering", "modeling", "reporting", "monitoring"):
         merged |= yaml.safe_load((ROOT / f"conf/base/parameters_{name}.yml").read_text("utf-8"))
     return merged
 
@@ -83,7 +83,17 @@ def test_every_parameter_is_documented_next_to_its_value():
     }
     obvious = {"text_column", "label_column", "seed", "grad_norm_high", "accuracy_min", "f1_min"}
     obvious |= {"good_min", "very_good_min", "excellent_min", "outstanding_min"}
-    for block in ("data", "subset", "tokenize", "training", "baseline", "diagnosis", "readiness", "report"):
+    for block in (
+        "data",
+        "subset",
+        "tokenize",
+        "training",
+        "baseline",
+        "diagnosis",
+        "readiness",
+        "report",
+        "monitoring",
+    ):
         fields = Parameters.model_fields[block].annotation.model_fields
         assert set(fields) - obvious <= described
         assert all(field.is_required() for field in fields.values())

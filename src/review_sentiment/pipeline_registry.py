@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
-from review_sentiment.pipelines import data_engineering, modeling, reporting
+from review_sentiment.pipelines import data_engineering, modeling, monitoring, reporting
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -14,5 +14,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "data_engineering": data,
         "modeling": model,
         "reporting": report,
+        "monitoring": monitoring.create_pipeline(),
         "__default__": data + model + report,
     }
