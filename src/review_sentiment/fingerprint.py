@@ -15,6 +15,8 @@ from review_sentiment.tokens import EncoderTokenizer
 
 _MOST_ROWS = 5000  # their numbers take 150 kB, and more would hardly move a quantile
 _MOST_PAIRS = 2000
+# As they are stored. Both sides of a comparison are rounded: 2/3 against 0.6667 would be a difference in every tie.
+_DECIMALS = 4
 
 # Characters by what tells languages and styles apart: each small letter from a to z, and five kinds of others.
 _CAPITALS, _OTHER_LETTERS, _DIGITS, _SPACES, _SIGNS = range(26, 31)
@@ -55,7 +57,7 @@ def measure_texts(encoder: EncoderTokenizer, texts: Sequence[str], ids: Sequence
             "tokens": tokens,
             "unknown_share": counts / np.maximum(tokens, 1),
         }
-    )
+    ).round(_DECIMALS)
 
 
 def take_fingerprint(encoder: EncoderTokenizer, rows: pd.DataFrame, test_row_ids: Sequence[str]) -> dict[str, Any]:
@@ -92,7 +94,11 @@ def take_fingerprint(encoder: EncoderTokenizer, rows: pd.DataFrame, test_row_ids
         "test_rows": hash_names(test_row_ids),
         "character_pairs": characters.sum(axis=0).tolist(),
         "token_pairs": reviews_with.index[reviews_with >= least].tolist(),
-        "reviews": {name: _rounded(column) for name, column in measured.items()},
+        # JSON knows no NaN.
+        "reviews": {
+            name: [None if np.isnan(value) else value for value in column.tolist()]
+            for name, column in measured.round(_DECIMALS).items()
+        },
     }
 
 
@@ -117,7 +123,7 @@ def compare_texts(texts: Sequence[str], ids: Sequence[Sequence[int]], fingerprin
             "character_surprise": _surprise(characters, np.array(fingerprint["character_pairs"])[np.newaxis]),
             "common_pairs": _row_means(row, common, len(texts)),
         }
-    )
+    ).round(_DECIMALS)
 
 
 def character_pairs(texts: Sequence[str]) -> np.ndarray:
@@ -221,9 +227,3 @@ def _row_means(row: np.ndarray, values: np.ndarray, rows: int) -> np.ndarray:
     count = np.bincount(row, minlength=rows)
     sums = np.bincount(row, weights=values, minlength=rows)
     return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
-
-
-def _rounded(column: pd.Series) -> list[float | int | None]:
-    """Values as JSON can hold them, to four digits."""
-    values = column.tolist()
-    return [value if isinstance(value, int) else None if np.isnan(value) else float(f"{value:.4g}") for value in values]

@@ -191,14 +191,13 @@ def _compare_classes(old: pd.Series, new: pd.Series, classes: Sequence[str]) -> 
     counts = np.array([side.value_counts().reindex(list(classes), fill_value=0) for side in (old, new)])
     shares = counts / counts.sum(axis=1, keepdims=True)
     seen = counts[:, counts.sum(axis=0) > 0]
-    most = int(np.abs(shares[1] - shares[0]).argmax())
-    often = "more" if shares[1, most] > shares[0, most] else "less"
+    most = int((shares[1] - shares[0]).argmax())
     return {
         "name": _CLASSES,
         "title": "predicted classes",
         "psi": population_stability(*counts),
         "p_value": float(chi2_contingency(seen).pvalue) if seen.shape[1] > 1 else 1.0,
-        "change": f"'{classes[most]}' is predicted {often} often ({shares[1, most]:.0%}, test reviews"
+        "change": f"'{classes[most]}' is predicted more often ({shares[1, most]:.0%}, test reviews"
         f" {shares[0, most]:.0%})",
         "reference": {"rows": len(old)},
         "new": {"rows": len(new)},
