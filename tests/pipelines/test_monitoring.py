@@ -82,7 +82,7 @@ def test_the_index_is_the_textbooks_less_what_chance_gives():
 
 @pytest.mark.parametrize("rows", [50, 200, 5000])
 def test_reviews_of_the_same_source_do_not_drift(rows):
-    alarms = [seed for seed in range(1, 31) if compare(draw_measures(rows, seed))["drifted"]]
+    alarms = [seed for seed in range(1, 21) if compare(draw_measures(rows, seed))["drifted"]]
     assert not alarms
 
 
@@ -96,7 +96,7 @@ def test_nor_do_they_where_few_test_rows_are_known(test_rows):
 
 
 def test_the_index_alone_would_give_false_alarms_in_small_samples():
-    signals = [signal for seed in range(60) for signal in compare(draw_measures(50, seed + 1))["signals"]]
+    signals = [signal for seed in range(1, 31) for signal in compare(draw_measures(50, seed))["signals"]]
     above = [signal for signal in signals if signal["psi"] > BOUNDS.psi_max]
     assert above
     assert not [signal for signal in above if signal["drifted"]]
@@ -112,10 +112,22 @@ def test_the_index_alone_would_give_false_alarms_in_small_samples():
             lambda x: 173 + (x - 173) * 0.3,
             r"the spread of length is narrower \(four in five 1\d\d to 2\d\d, tr",
         ),
-        ("tokens_per_word", lambda x: x + 0.6, r"more tokens, .* \(median 1\.8\d a word, training 1\.27\)"),
+        (
+            "tokens_per_word",
+            lambda x: x + 0.6,
+            r"more tokens, as foreign words do \(median 1\.8\d a word, training 1\.27\)",
+        ),
         ("unknown_share", lambda x: x + 0.05, r"more tokens are unknown to the encoder \(mean 5\.0%, training 0\.0%\)"),
-        ("character_surprise", lambda x: x + 1, r"as in another language \(median 8\.7 bits a pair, training 7\.7\)"),
-        ("common_pairs", lambda x: x / 2, r"word order is unusual \(median 16\.\d% of .* pairs, training 33\.\d%\)"),
+        (
+            "character_surprise",
+            lambda x: x + 1,
+            r"unusual, as in another language \(median 8\.\d\d bits a pair, training 7\.\d\d\)",
+        ),
+        (
+            "common_pairs",
+            lambda x: x / 2,
+            r"as in another subject or order \(median 16\.\d% are common ones, training 33\.\d%\)",
+        ),
         ("confidence", lambda x: 0.5 + (x - 0.5) / 2, r"the classifier is less sure \(median 7\d\.\d%, test reviews 9"),
         (
             "predicted",
@@ -146,7 +158,7 @@ def test_the_most_telling_signal_comes_first_and_three_are_told_in_full():
     assert drifted(report)[0] == "common_pairs"
     indexes = [signal["psi"] for signal in report["signals"][:4]]
     assert indexes == sorted(indexes, reverse=True)
-    assert "in 4 of 7 signals: word order is unusual" in report["sentence"]
+    assert "in 4 of 7 signals: word pairs are unusual" in report["sentence"]
     assert "; also length; 12 rows without text were left out." in report["sentence"]
     assert "; letters a to z 78.0%, training 86.7%)" in report["sentence"]
 
@@ -167,7 +179,7 @@ def test_too_few_test_rows_leave_only_the_texts_to_compare():
     assert report["drifted"] is False
     assert report["not_checked"]["confidence"] == "2 of training's are too few, 50 are needed"
     assert report["sentence"] == (
-        "No drift: 100 reviews do not differ from training in any of 5 signals; not checked: confidence, predicted"
+        "No drift: 100 reviews look like those of training in all 5 signals; not checked: confidence, predicted"
         " classes."
     )
 
@@ -282,7 +294,7 @@ def test_a_log_without_texts_says_what_was_not_checked(encoder, reference):
     assert report["not_checked"] == dict.fromkeys(
         ["character_surprise", "common_pairs"], "the reviews come without their texts"
     )
-    assert report["sentence"].endswith("in any of 5 signals; not checked: characters, word order.")
+    assert report["sentence"].endswith("in all 5 signals; not checked: character pairs, word pairs.")
     with_texts = report_on(scored(texts), encoder, reference)
     found = {signal["name"]: signal for signal in with_texts["signals"]}
     assert all(signal["psi"] == found[signal["name"]]["psi"] for signal in report["signals"])
@@ -349,7 +361,7 @@ def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, cap
     assert report["runs"] == dict.fromkeys(
         ["predictions", "training_fingerprint", "scored_reviews", "scored_by"], scoring.trained
     )
-    assert report["sentence"] == "No drift: 60 reviews do not differ from training in any of 7 signals."
+    assert report["sentence"] == "No drift: 60 reviews look like those of training in all 7 signals."
     assert report["sentence"] in caplog.messages
     data = scoring.folder / "data"
     assert {str(path.relative_to(data)) for path in data.glob(f"*/*/{run}/*")} == {

@@ -1,6 +1,6 @@
 """Compare the distributions of two groups of reviews, signal by signal, and say in words what differs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,10 @@ from review_sentiment.params import MonitoringParams
 from review_sentiment.pipelines.monitoring.measures import with_tokens_per_word
 
 # Below it, the two tests together see only the coarsest changes.
-MIN_ROWS = 50
+_MIN_ROWS = 50
 _BINS = 10
 _BARS = 24
 _TOLD = 3  # changes that the sentence tells in full
-
-
-def _plain(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _bits(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _share(value: float) -> str:
-    return f"{value:.1%}"
 
 
 @dataclass(frozen=True)
@@ -44,40 +28,42 @@ class Signal:
         more: What it means where it rises.
         less: What it means where it falls.
         unit: Follows the first figure.
-        text: Writes a figure.
+        digits: How a figure is written, as `format` takes it.
         of: What the new reviews are compared with, as the sentence calls it.
         typical: The figure that is told: `median`, or `mean` where most reviews have none of it.
+        far: What a rise far beyond the range of training means.
     """
 
     title: str
     more: str
     less: str
     unit: str
-    text: Callable[[float], str]
+    digits: str
     of: str = "training"
     typical: str = "median"
+    far: str = ""
 
 
-SIGNALS = {
-    "words": Signal("length", "reviews are {much}longer", "reviews are {much}shorter", " words", _plain),
+_SIGNALS = {
+    "words": Signal("length", "reviews are {much}longer", "reviews are {much}shorter", " words", ",.0f"),
     "character_surprise": Signal(
-        "characters", "characters are combined as seldom in training, as in another language",
-        "characters are combined more uniformly", " bits a pair", _bits,
+        "character pairs", "character pairs are unusual", "character pairs are more usual", " bits a pair", ".2f",
+        far=", as in another language",
     ),
     "common_pairs": Signal(
-        "word order", "word order is more usual", "word order is unusual", " of neighboring tokens are common pairs",
-        _share,
+        "word pairs", "word pairs are more usual", "word pairs are unusual, as in another subject or order",
+        " are common ones", ".1%",
     ),
     "tokens_per_word": Signal(
-        "tokens per word", "words break into more tokens, as rare or foreign words do",
-        "words break into fewer tokens", " a word", _ratio,
+        "tokens per word", "words break into more tokens", "words break into fewer tokens", " a word", ".2f",
+        far=", as foreign words do",
     ),
     "unknown_share": Signal(
         "unknown tokens", "more tokens are unknown to the encoder", "fewer tokens are unknown to the encoder", "",
-        _share, typical="mean",
+        ".1%", typical="mean",
     ),
     "confidence": Signal(
-        "confidence", "the classifier is surer", "the classifier is less sure", "", _share, of="test reviews"
+        "confidence", "the classifier is surer", "the classifier is less sure", "", ".1%", of="test reviews"
     ),
 }  # fmt: skip
 _CLASSES = "predicted"
@@ -102,7 +88,7 @@ def compare_reviews(
     trained = with_tokens_per_word(pd.DataFrame(fingerprint["reviews"], dtype=np.float64))
     tested = pd.DataFrame(reference["predictions"])
     signals, not_checked = [], {}
-    for name in [*SIGNALS, _CLASSES]:
+    for name in [*_SIGNALS, _CLASSES]:
         old, new = (trained if name in trained else tested)[name].dropna(), measures[name].dropna()
         why_not = _why_not(old, new, len(measures))
         if why_not:
@@ -154,8 +140,8 @@ def _why_not(old: pd.Series, new: pd.Series, rows: int) -> str:
     """Why a signal can't be checked; empty if it can."""
     if rows and not len(new):
         return "the reviews come without their texts"
-    few = [f"{len(side)} {name}" for side, name in ((new, "reviews"), (old, "of training's")) if len(side) < MIN_ROWS]
-    return f"{' and '.join(few)} are too few, {MIN_ROWS} are needed" if few else ""
+    few = [f"{len(side)} {name}" for side, name in ((new, "reviews"), (old, "of training's")) if len(side) < _MIN_ROWS]
+    return f"{' and '.join(few)} are too few, {_MIN_ROWS} are needed" if few else ""
 
 
 def _kinds_note(training: Mapping[str, float], new: Mapping[str, float]) -> str:
@@ -175,10 +161,10 @@ def _compare_numbers(name: str, old: np.ndarray, new: np.ndarray, note: str) -> 
     figures = [_figures(values) for values in (old, new)]
     return {
         "name": name,
-        "title": SIGNALS[name].title,
+        "title": _SIGNALS[name].title,
         "psi": population_stability(*binned),
         "p_value": float(ks_2samp(old, new, method="asymp").pvalue),
-        "change": _change(SIGNALS[name], figures[0], figures[1], note),
+        "change": _change(_SIGNALS[name], figures[0], figures[1], note),
         "reference": figures[0],
         "new": figures[1],
         "histogram": _histogram(old, new),
@@ -215,14 +201,15 @@ def _figures(values: np.ndarray) -> dict[str, float]:
 
 def _change(signal: Signal, old: Mapping[str, float], new: Mapping[str, float], note: str) -> str:
     """What changed: the typical value, or only how much it varies."""
-    before, after = old[signal.typical], new[signal.typical]
-    if signal.typical == "mean" or abs(after - before) > (old["p90"] - old["p10"]) / 8:
+    before, after, spread = old[signal.typical], new[signal.typical], old["p90"] - old["p10"]
+    if signal.typical == "mean" or abs(after - before) > spread / 8:
         meaning = signal.more if after > before else signal.less
+        meaning += signal.far if after - before > 2 * spread else ""
         much = "much " if max(after, before) >= 1.5 * min(after, before) else ""
-        typical = f"{signal.typical} {signal.text(after)}{signal.unit}, {signal.of} {signal.text(before)}{note}"
-        return f"{meaning.format(much=much)} ({typical})"
-    wider = new["p90"] - new["p10"] > old["p90"] - old["p10"]
-    spans = [f"{signal.text(side['p10'])} to {signal.text(side['p90'])}" for side in (new, old)]
+        figures = f"{after:{signal.digits}}{signal.unit}, {signal.of} {before:{signal.digits}}"
+        return f"{meaning.format(much=much)} ({signal.typical} {figures}{note})"
+    wider = new["p90"] - new["p10"] > spread
+    spans = [f"{side['p10']:{signal.digits}} to {side['p90']:{signal.digits}}" for side in (new, old)]
     return (
         f"the spread of {signal.title} is {'wider' if wider else 'narrower'} (four in five {spans[0]}, {signal.of}"
         f" {spans[1]}{note})"
@@ -244,14 +231,14 @@ def _sentence(signals: list[dict[str, Any]], not_checked: Mapping[str, str], row
     if not signals:
         return f"Nothing is decided: {next(iter(not_checked.values()))}{left_out}."
     drifted = [signal for signal in signals if signal["drifted"]]
-    many = f"{len(drifted)} of {len(signals)} signals" if drifted else f"any of {len(signals)} signals"
     if drifted:
         told = [signal["change"] for signal in drifted[:_TOLD]]
         told += [f"also {', '.join(signal['title'] for signal in drifted[_TOLD:])}"] if drifted[_TOLD:] else []
+        many = f"{len(drifted)} of {len(signals)} signals"
         start = f"Drift: {rows:,} reviews differ from training in {many}: {'; '.join(told)}"
     else:
-        start = f"No drift: {rows:,} reviews do not differ from training in {many}"
-    titles = [SIGNALS[name].title if name in SIGNALS else "predicted classes" for name in not_checked]
+        start = f"No drift: {rows:,} reviews look like those of training in all {len(signals)} signals"
+    titles = [_SIGNALS[name].title if name in _SIGNALS else "predicted classes" for name in not_checked]
     unchecked = f"; not checked: {', '.join(titles)}" if titles else ""
     return f"{start}{unchecked}{left_out}."
 

@@ -14,9 +14,9 @@ _PERCENT = ".0%"
 _PALE = {"color": BLUE, "opacity": 0.45}
 _SHARES = ("unknown_share", "common_pairs", "confidence")
 _AXES = {
-    "words": "words", "character_surprise": "bits a pair of characters", "common_pairs": "share of common pairs",
+    "words": "words", "character_surprise": "surprise, bits", "common_pairs": "common word pairs",
     "tokens_per_word": "tokens a word", "unknown_share": "share of tokens",
-    "confidence": "probability, test reviews", "predicted": "test reviews",
+    "confidence": "probability", "predicted": "share",
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def drift_figure(report: Mapping[str, Any]) -> Figure:
     figure.update_xaxes(tickfont_size=9, nticks=5)
     figure.update_yaxes(tickfont_size=9, nticks=4, tickformat=_PERCENT, rangemode="tozero")
     figure.update_layout(bargap=0, margin_t=96)  # room for a title of two lines above the panels' own
-    key = (("▮", "training (bars)", BLUE), ("━", "new reviews (line)", VERMILLION))
+    key = (("▮", "training, or its test reviews", BLUE), ("━", "new reviews", VERMILLION))
     return finish(figure, drift_title(report), 140 + 190 * rows, key)
 
 

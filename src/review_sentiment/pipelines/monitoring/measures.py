@@ -156,7 +156,7 @@ def with_tokens_per_word(measured: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns with `tokens_per_word` in place of `tokens`.
     """
-    return measured.assign(tokens_per_word=measured["tokens"] / measured["words"]).drop(columns="tokens")
+    return measured.assign(tokens_per_word=measured["tokens"] / measured["words"].clip(lower=1)).drop(columns="tokens")
 
 
 def _confidence(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
