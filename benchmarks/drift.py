@@ -89,7 +89,8 @@ class _FinishedRun:
             context = session.load_context()
             self._catalog = context.catalog
             self._params = parse_parameters(context.config_loader["parameters"]).monitoring
-        manifest = self._catalog.load("manifest")
+        trained = self._catalog.get("predictions").resolve_load_version()
+        manifest = self._catalog.load("manifest", version=trained)
         self.source = Path(manifest["parameters"]["reviews"]).name
         self._classifier, self._tokenizer, splits, predictions = (
             self._catalog.load(name) for name in ("classifier", "tokenizer", "splits", "predictions")

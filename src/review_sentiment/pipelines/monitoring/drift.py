@@ -145,9 +145,9 @@ def _why_not(old: pd.Series, new: pd.Series, rows: int) -> str:
 
 
 def _kinds_note(training: Mapping[str, float], new: Mapping[str, float]) -> str:
-    """The kind of characters whose share changed most, if by a point or more."""
-    kind = max(training, key=lambda name: abs(new[name] - training[name]))
-    if abs(new[kind] - training[kind]) < 0.01:
+    """The kind of characters whose share rose most, if by a point or more."""
+    kind = max(training, key=lambda name: new[name] - training[name])
+    if new[kind] - training[kind] < 0.01:
         return ""
     return f"; {kind} {new[kind]:.1%}, training {training[kind]:.1%}"
 
@@ -155,8 +155,7 @@ def _kinds_note(training: Mapping[str, float], new: Mapping[str, float]) -> str:
 def _compare_numbers(name: str, old: np.ndarray, new: np.ndarray, note: str) -> dict[str, Any]:
     from scipy.stats import ks_2samp
 
-    # Equal quantiles are one edge; what lies above the last is a bin too, and may be empty in training.
-    edges = np.unique(np.quantile(old, np.arange(1, _BINS) / _BINS))
+    edges = _edges(old)
     binned = [np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1) for values in (old, new)]
     figures = [_figures(values) for values in (old, new)]
     return {
@@ -169,6 +168,13 @@ def _compare_numbers(name: str, old: np.ndarray, new: np.ndarray, note: str) -> 
         "new": figures[1],
         "histogram": _histogram(old, new),
     }
+
+
+def _edges(old: np.ndarray) -> np.ndarray:
+    """Upper edges of all bins but the last, ascending: deciles, and a value that many share in a bin of its own."""
+    deciles, times = np.unique(np.quantile(old, np.arange(1, _BINS) / _BINS), return_counts=True)
+    # Else a share that is 1 in all of training would stand in one bin with everything below it.
+    return np.unique([*deciles, *np.nextafter(deciles[times > 1], -np.inf)])
 
 
 def _compare_classes(old: pd.Series, new: pd.Series, classes: Sequence[str]) -> dict[str, Any]:
