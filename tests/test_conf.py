@@ -56,6 +56,7 @@ def test_kedro_sees_the_type_of_every_block(caplog):
         "readiness": params.ReadinessParams,
         "report": params.ReportingParams,
         "inference": params.InferenceParams,
+        "monitoring": params.MonitoringParams,
     }
     assert not caplog.records
 
@@ -82,6 +83,7 @@ def test_a_failed_gate_comes_after_everything_else():
     pipelines = register_pipelines()
     for name in ("reporting", "__default__"):
         assert pipelines[name].nodes[-1].name == "enforce_readiness"
+    assert pipelines["monitoring"].nodes[-1].name == "enforce_drift"
 
 
 def test_each_pipelines_inputs_and_outputs():
@@ -95,7 +97,11 @@ def test_each_pipelines_inputs_and_outputs():
     }  # fmt: skip
     assert free["inference"] == {"new_reviews", "classifier", "reload_check", "predictions", "run_info"}
     assert pipelines["inference"].all_outputs() >= {"scored_reviews", "scoring_summary"}
-    assert pipelines["data_engineering"].all_outputs() >= {"reviews_checked", "data_profile", "splits", "tokenized"}
+    assert free["monitoring"] == {"scored_reviews", "training_fingerprint", "predictions", "tokenizer", "run_info"}
+    assert pipelines["data_engineering"].all_outputs() >= {
+        "reviews_checked", "data_profile", "splits", "tokenized", "training_fingerprint",
+    }  # fmt: skip
+    assert pipelines["monitoring"].all_outputs() >= {"drift_report", "drift"}
     assert pipelines["modeling"].all_outputs() >= {
         "classifier",
         "history",

@@ -220,6 +220,16 @@ class InferenceParams(Block):
     batch_size: PositiveInt = Field(description="reviews per forward pass")
 
 
+class MonitoringParams(Block):
+    """When reviews count as unlike the training rows: the YAML block `monitoring`."""
+
+    enforce: bool = Field(description="let drift fail the run")
+    rows: int = Field(ge=50, description="most rows that are compared")
+    seed: int = Field(ge=0, description="seed of drawing them")
+    psi_max: float = Field(gt=0, description="population stability index from which on a signal may have drifted")
+    p_max: float = Field(gt=0, lt=1, description="chance of a false alarm in a run, over all signals")
+
+
 class Parameters(Block):
     """All parameters of a run, as they stand at the top level of the YAML."""
 
@@ -238,6 +248,7 @@ class Parameters(Block):
     readiness: ReadinessParams
     report: ReportingParams
     inference: InferenceParams
+    monitoring: MonitoringParams
 
 
 def _known_names(path: tuple[Any, ...]) -> list[str]:
