@@ -56,6 +56,7 @@ def test_kedro_sees_the_type_of_every_block(caplog):
         "readiness": params.ReadinessParams,
         "report": params.ReportingParams,
         "inference": params.InferenceParams,
+        "export": params.ExportParams,
     }
     assert not caplog.records
 
@@ -93,7 +94,11 @@ def test_each_pipelines_inputs_and_outputs():
         "metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits", "reload_check",
         "run_info",
     }  # fmt: skip
-    assert free["inference"] == {"new_reviews", "classifier", "reload_check", "predictions", "run_info"}
+    assert free["inference"] == {
+        "new_reviews", "classifier", "reload_check", "predictions", "run_info", "exported_classifier",
+    }  # fmt: skip
+    assert free["export"] == {"classifier", "reload_check", "tokenized", "predictions", "run_info"}
+    assert pipelines["export"].all_outputs() >= {"export_report", "exported_classifier"}
     assert pipelines["inference"].all_outputs() >= {"scored_reviews", "scoring_summary"}
     assert pipelines["data_engineering"].all_outputs() >= {"reviews_checked", "data_profile", "splits", "tokenized"}
     assert pipelines["modeling"].all_outputs() >= {
