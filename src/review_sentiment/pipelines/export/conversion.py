@@ -33,7 +33,7 @@ class _Logits(torch.nn.Module):
         return logits
 
 
-def convert_classifier(classifier: Classifier, run: str) -> ExportedClassifier:
+def convert(classifier: Classifier, run: str) -> ExportedClassifier:
     """Make ONNX models of a classifier; the last layer computes only the first token there too.
 
     Args:

@@ -4,6 +4,7 @@ Letters: K classes, N rows.
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,8 @@ def measure_engines(
         }
     found["onnx"]["largest_difference"] = _largest_difference(candidate, classifier, rows[:_SAME_ROWS])
     speed = measure_speed(forwards, rows)
-    for engine, figures in found.items():
-        figures |= speed[engine]
+    for name, figures in found.items():
+        figures |= speed[name]
         figures["speedup"] = figures["reviews_per_second"] / speed["torch"]["reviews_per_second"]
     return found
 
@@ -139,6 +140,7 @@ def judge_export(
         "bounds": export.model_dump(),
         "engines": {engine: dict(figures) for engine, figures in engines.items()},
         "machine": machine(),
+        "onnxruntime": version("onnxruntime"),
     }
     return {**report, "sentence": _sentence(report)}
 

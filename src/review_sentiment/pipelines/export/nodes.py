@@ -20,24 +20,34 @@ else:
 logger = logging.getLogger(__name__)
 
 
-def convert(classifier: Classifier, reload_check: dict[str, Any], run_info: dict[str, Any]) -> ExportedClassifier:
-    """Make ONNX models of the classifier, after a check that its weights are the ones that were evaluated.
+def convert_classifier(
+    classifier: Classifier,
+    reload_check: dict[str, Any],
+    tokenized: DatasetDict,
+    predictions: pd.DataFrame,
+    run_info: dict[str, Any],
+) -> ExportedClassifier:
+    """Make ONNX models of the classifier, if it is the evaluated one and its test rows are at hand to judge them by.
 
     Args:
         classifier: As it was read from disk.
         reload_check: Of the same run.
+        tokenized: Tokens of the three splits; only test is used.
+        predictions: The classifier's, on the test rows.
         run_info: What this run is.
 
     Returns:
         The models, not judged yet.
     """
-    from review_sentiment.pipelines.export.conversion import convert_classifier
+    from review_sentiment.pipelines.export.conversion import convert
+    from review_sentiment.pipelines.export.gate import check_same_rows
     from review_sentiment.scorer import check_evaluated
 
     run = run_info["classifier_run"]
     check_evaluated(classifier, reload_check, run)
+    check_same_rows(tokenized["test"], predictions, run)
     logger.info("Converting the classifier of run %s to ONNX", run)
-    return convert_classifier(classifier, run)
+    return convert(classifier, run)
 
 
 def measure_export(
@@ -58,17 +68,16 @@ def measure_export(
 
     Returns:
         `run`, `weights_sha256`, `rows`, `passed`, `faults` (what is too bad, one sentence each), `fastest` (the engine
-        with the most reviews a second), `bounds`, `machine`, `sentence`, and `engines`: by engine `accuracy`,
-        `megabytes`, `latency_ms_median`, `latency_ms_p95`, `reviews_per_second` in batches of 32, `speedup` over
-        PyTorch, `threads`; of PyTorch `number_format`; of ONNX `accuracy_change` with its 95 % interval
+        with the most reviews a second), `bounds`, `machine`, `onnxruntime` (version), `sentence`, and `engines`: by
+        engine `accuracy`, `megabytes`, `latency_ms_median`, `latency_ms_p95`, `reviews_per_second` in batches of 32,
+        `speedup` over PyTorch, `threads`; of PyTorch `number_format`; of ONNX `accuracy_change` with its 95 % interval
         `accuracy_change_interval`, `agreement` (share of equal answers), `size_share` of PyTorch's weights; of ONNX in
         fp32 `largest_difference` of a probability from PyTorch's in fp32.
     """
-    from review_sentiment.pipelines.export.gate import check_same_rows, judge_export, measure_engines
+    from review_sentiment.pipelines.export.gate import judge_export, measure_engines
 
-    test = tokenized["test"]
-    check_same_rows(test, predictions, candidate.run)
-    report = judge_export(measure_engines(candidate, classifier, test, predictions), candidate, len(test), export)
+    engines = measure_engines(candidate, classifier, tokenized["test"], predictions)
+    report = judge_export(engines, candidate, len(predictions), export)
     logger.info("%s", report["sentence"])
     return report
 

@@ -16,10 +16,10 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     return Pipeline(
         [
             Node(
-                func=nodes.convert,
-                inputs=["classifier", "reload_check", "run_info"],
+                func=nodes.convert_classifier,
+                inputs=["classifier", "reload_check", "tokenized", "predictions", "run_info"],
                 outputs="export_candidate",
-                name="convert",
+                name="convert_classifier",
             ),
             Node(
                 func=nodes.measure_export,
