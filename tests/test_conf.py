@@ -57,6 +57,7 @@ def test_kedro_sees_the_type_of_every_block(caplog):
         "report": params.ReportingParams,
         "inference": params.InferenceParams,
         "monitoring": params.MonitoringParams,
+        "export": params.ExportParams,
     }
     assert not caplog.records
 
@@ -95,7 +96,11 @@ def test_each_pipelines_inputs_and_outputs():
         "metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits", "reload_check",
         "run_info",
     }  # fmt: skip
-    assert free["inference"] == {"new_reviews", "classifier", "reload_check", "predictions", "run_info"}
+    assert free["inference"] == {
+        "new_reviews", "classifier", "reload_check", "predictions", "run_info", "exported_classifier",
+    }  # fmt: skip
+    assert free["export"] == {"classifier", "reload_check", "tokenized", "predictions", "run_info"}
+    assert pipelines["export"].all_outputs() >= {"export_report", "exported_classifier"}
     assert pipelines["inference"].all_outputs() >= {"scored_reviews", "scoring_summary"}
     assert free["monitoring"] == {"scored_reviews", "training_fingerprint", "predictions", "tokenizer", "run_info"}
     assert pipelines["data_engineering"].all_outputs() >= {

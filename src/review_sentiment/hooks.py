@@ -16,7 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from review_sentiment.datasets.report import ReportDataset
-from review_sentiment.datasets.versions import choose_run, pin
+from review_sentiment.datasets.versions import choose_run, has_version, pin
 from review_sentiment.manifest import describe_run, git_state
 from review_sentiment.params import parse_parameters
 from review_sentiment.terminal import show_results
@@ -196,6 +196,16 @@ def _pin_classifier_run(
     run = choose_run(free, wanted or next((named[name] for name in together if name in named), None))
     for dataset in free.values():
         pin(dataset, run)
+    if "tokenized" in pipeline.inputs() and "tokenized" not in named:
+        _pin_tokens_of(run, catalog)
+
+
+def _pin_tokens_of(run: str, catalog: CatalogProtocol) -> None:
+    """Let the tokens be those that a run made or read, so that an older run can be looked at after a newer one."""
+    dataset = catalog.get("tokenized")
+    version = (_load_manifest(run, catalog) or {}).get("versions_read", {}).get("tokenized", run)
+    if isinstance(dataset, AbstractVersionedDataset) and has_version(dataset, version):
+        pin(dataset, version)
 
 
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
@@ -222,12 +232,16 @@ def _scored_by(versions: dict[str, str], catalog: CatalogProtocol) -> str | None
 
 def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | None:
     """What the manifest of an earlier run says about how it was made; None if there is no such manifest."""
-    if run is None:
-        return None
-    try:
-        found = catalog.load("manifest", version=run)
-    except DatasetError:
+    found = _load_manifest(run, catalog) if run is not None else None
+    if found is None:
         return None
     # An older manifest may lack what newer code keeps.
     kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine", "versions_read")
     return {key: found[key] for key in kept if key in found}
+
+
+def _load_manifest(run: str, catalog: CatalogProtocol) -> dict[str, Any] | None:
+    try:
+        return dict(catalog.load("manifest", version=run))
+    except DatasetError:
+        return None

@@ -218,6 +218,14 @@ class InferenceParams(Block):
 
     max_error: float = Field(gt=0, lt=1, description="largest share of wrong labels among the confident ones")
     batch_size: PositiveInt = Field(description="reviews per forward pass")
+    engine: Literal["auto", "torch", "onnx", "onnx_int8"] = Field(description="what computes")
+
+
+class ExportParams(Block):
+    """How much worse an exported classifier may be: the YAML block `export`."""
+
+    max_accuracy_drop: float = Field(ge=0, le=1, description="largest loss of test accuracy")
+    max_disagreement: float = Field(ge=0, le=1, description="largest share of test rows with another answer")
 
 
 class MonitoringParams(Block):
@@ -249,6 +257,7 @@ class Parameters(Block):
     report: ReportingParams
     inference: InferenceParams
     monitoring: MonitoringParams
+    export: ExportParams
 
 
 def _known_names(path: tuple[Any, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
-from review_sentiment.pipelines import data_engineering, inference, modeling, monitoring, reporting
+from review_sentiment.pipelines import data_engineering, export, inference, modeling, monitoring, reporting
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -16,5 +16,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "reporting": report,
         "inference": inference.create_pipeline(),
         "monitoring": monitoring.create_pipeline(),
+        "export": export.create_pipeline(),
         "__default__": data + model + report,
     }

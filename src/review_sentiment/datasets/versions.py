@@ -37,6 +37,11 @@ def choose_run(datasets: Mapping[str, AbstractVersionedDataset], wanted: str | N
     raise UserError(f"no run with {names} begins with '{wanted}': the newest are {', '.join(whole[-3:])}")
 
 
+def has_version(dataset: AbstractVersionedDataset, run: str) -> bool:
+    """Whether a dataset holds the version of one run, whole."""
+    return run in _versions(dataset)
+
+
 def pin(dataset: AbstractVersionedDataset, run: str) -> None:
     """Let a dataset load the version of one run.
 
