@@ -130,11 +130,18 @@ def test_a_folder_without_the_split_says_which_it_has(project, corpus):
     assert "'hub' has the splits train, but not test_split=test" in message.replace(str(project.folder) + "/", "")
 
 
-def test_nothing_on_disk_is_said_in_one_message(project):
-    done = project.command("--pipelines", "modeling", "--params", f"encoder={project.encoder}")
+@pytest.mark.parametrize(
+    ("pipeline", "words"),
+    [
+        ("modeling", "there is no run with splits, tokenized yet: `kedro run` makes one"),
+        ("inference", "there is no run with classifier, predictions, reload_check yet: `kedro run` makes one"),
+    ],
+)
+def test_nothing_on_disk_is_said_in_one_message(project, pipeline, words):
+    done = project.command("--pipelines", pipeline, "--params", f"encoder={project.encoder},new_reviews=reviews.csv")
 
     assert done.exit_code == 1
-    assert "Did not find any versions for" in done.output
+    assert words in done.output
     assert "Traceback" not in done.output
 
 

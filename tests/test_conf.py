@@ -56,6 +56,8 @@ def test_kedro_sees_the_type_of_every_block(caplog):
         "readiness": params.ReadinessParams,
         "report": params.ReportingParams,
         "inference": params.InferenceParams,
+        "monitoring": params.MonitoringParams,
+        "export": params.ExportParams,
     }
     assert not caplog.records
 
@@ -82,6 +84,7 @@ def test_a_failed_gate_comes_after_everything_else():
     pipelines = register_pipelines()
     for name in ("reporting", "__default__"):
         assert pipelines[name].nodes[-1].name == "enforce_readiness"
+    assert pipelines["monitoring"].nodes[-1].name == "enforce_drift"
 
 
 def test_each_pipelines_inputs_and_outputs():
@@ -93,9 +96,17 @@ def test_each_pipelines_inputs_and_outputs():
         "metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits", "reload_check",
         "run_info",
     }  # fmt: skip
-    assert free["inference"] == {"new_reviews", "classifier", "reload_check", "predictions", "run_info"}
+    assert free["inference"] == {
+        "new_reviews", "classifier", "reload_check", "predictions", "run_info", "exported_classifier",
+    }  # fmt: skip
+    assert free["export"] == {"classifier", "reload_check", "tokenized", "predictions", "run_info"}
+    assert pipelines["export"].all_outputs() >= {"export_report", "exported_classifier"}
     assert pipelines["inference"].all_outputs() >= {"scored_reviews", "scoring_summary"}
-    assert pipelines["data_engineering"].all_outputs() >= {"reviews_checked", "data_profile", "splits", "tokenized"}
+    assert free["monitoring"] == {"scored_reviews", "training_fingerprint", "predictions", "tokenizer", "run_info"}
+    assert pipelines["data_engineering"].all_outputs() >= {
+        "reviews_checked", "data_profile", "splits", "tokenized", "training_fingerprint",
+    }  # fmt: skip
+    assert pipelines["monitoring"].all_outputs() >= {"drift_report", "drift"}
     assert pipelines["modeling"].all_outputs() >= {
         "classifier",
         "history",

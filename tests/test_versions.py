@@ -16,14 +16,22 @@ from review_sentiment.run_files import RunFiles
 
 DATA = {"splits", "tokenized", "data_profile"}
 MODEL = {"classifier", "metrics", "predictions"}
-STAGES = [DATA, MODEL, {"report"}, {"scored_reviews"}]
+MAKERS = {
+    "data_engineering": DATA,
+    "modeling": MODEL,
+    "inference": {"scored_reviews"},
+    "export": {"exported"},
+    "__default__": DATA | MODEL,
+}
 RUNS = [f"2026-01-0{day}T00.00.00.000Z" for day in range(1, 7)]
 
 
 @pytest.fixture
 def files(tmp_path):
-    names = {*set.union(*STAGES), "manifest"}
+    names = {*set.union(*MAKERS.values()), "report", "manifest"}
     entries = {name: {"filepath": f"data/{name}", "versioned": True} for name in names}
+    entries["exported"] |= {"optional": True}
+    entries["tokenized_before"] = {**entries["tokenized"], "optional": True}
     return RunFiles.of_catalog(entries, tmp_path)
 
 
@@ -40,7 +48,7 @@ def leave(files: RunFiles, run: str, names: set[str], **read: str) -> str:
 
 
 def choose(files: RunFiles, *inputs: str, wanted: str | None = None, **named: str) -> dict[str, str]:
-    return choose_versions(files, set(inputs), STAGES, named, wanted)
+    return choose_versions(files, set(inputs), MAKERS, named, wanted)
 
 
 def test_the_newest_run_with_all_outputs_decides_and_a_killed_one_does_not(files):
@@ -111,9 +119,22 @@ def test_unrecorded_origins_are_said(files, caplog):
     assert f"What the run {by_hand} read is not recorded, so metrics may be of another run" in caplog.text
 
 
+def test_an_optional_input_is_the_one_made_of_the_run(files):
+    first, second = leave(files, RUNS[0], MODEL), leave(files, RUNS[1], MODEL)
+    assert choose(files, "metrics", "exported", "tokenized_before") == {"metrics": second}
+    leave(files, RUNS[2], {"exported"}, classifier=first)
+    newer = leave(files, RUNS[3], {"exported"}, classifier=first)
+    assert choose(files, "metrics", "exported") == {"metrics": second}
+    assert choose(files, "metrics", "exported", wanted=first) == {"metrics": first, "exported": newer}
+    assert choose(files, "metrics", "exported", wanted=first, exported=RUNS[2]) == {"metrics": first}
+
+
 def test_without_any_run_or_input_nothing_is_chosen(files, caplog):
-    assert choose(files, "metrics", "splits") == {}
-    assert choose(files) == {}
+    with pytest.raises(UserError, match="there is no run with metrics yet: `kedro run` makes one"):
+        choose(files, "metrics", "splits")
+    with pytest.raises(UserError, match="scored_reviews yet: `kedro run --pipelines inference` makes one"):
+        choose(files, "metrics", "scored_reviews")
+    assert choose(files, "exported", "tokenized_before") == {}
     assert not caplog.records
     assert choose(files, wanted="2026") == {}
     assert "run=2026 changes nothing: these pipelines read no earlier run" in caplog.text

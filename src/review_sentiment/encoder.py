@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from review_sentiment.errors import UserError
 from review_sentiment.first_token import encoder_layers, first_token_only
+from review_sentiment.padding import Batch, compute_by_length, pad
 from review_sentiment.pooling import add_mean_layer
 from review_sentiment.timing import bf16_products_gain
 from review_sentiment.tokens import EncoderTokenizer
@@ -73,8 +74,14 @@ class Classifier:
         tokenizer.no_padding()
         return EncoderTokenizer(self.settings["encoder"], tokenizer, self.tokenizer.model_max_length)
 
+    def precision_here(self) -> Precision:
+        """What it computes in: bf16 if it was evaluated so and this machine is faster in it, else fp32."""
+        if self.settings["engine"]["precision"] == "fp32":
+            return "fp32"
+        return "bf16" if bf16_products_gain(self.model.config.hidden_size, self.model.device) >= 1 else "fp32"
+
     def forward(self, batch_size: int) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
-        """Make it ready to score: in bf16 if it was evaluated so and this machine is faster in it, else in fp32.
+        """Make it ready to score.
 
         Args:
             batch_size: Reviews per forward pass.
@@ -82,9 +89,7 @@ class Classifier:
         Returns:
             A function from N rows of token ids to logits, float32, shape (N, K).
         """
-        precision: Precision = self.settings["engine"]["precision"]
-        if precision == "bf16" and bf16_products_gain(self.model.config.hidden_size, self.model.device) < 1:
-            precision = "fp32"
+        precision = self.precision_here()
         pad_id = self.tokenizer.pad_token_id
         return lambda rows: predict_logits(self.model, rows, pad_id, batch_size, precision)
 
@@ -249,13 +254,7 @@ def collate(rows: Sequence[Sequence[int]], pad_id: int, to_length: int | None = 
     Returns:
         `input_ids` and `attention_mask`, int64, shape (B, T).
     """
-    length = max(len(row) for row in rows) if to_length is None else to_length
-    input_ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)  # (B, T)
-    attention_mask = torch.zeros_like(input_ids)  # (B, T)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
-        attention_mask[index, : len(row)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
+    return {name: torch.from_numpy(array) for name, array in pad(rows, pad_id, to_length).items()}
 
 
 def predict_logits(
@@ -273,17 +272,16 @@ def predict_logits(
     Returns:
         Logits in the order of `rows`, float32, shape (N, K).
     """
+
+    def compute(batch: Batch) -> np.ndarray:
+        placed = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+        logits: np.ndarray = model(**placed).logits.float().cpu().numpy()
+        return logits
+
     was_training = model.training
     model.eval()
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    logits = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
     try:
         with first_token_only(model), torch.inference_mode(), computing_in(model, precision):
-            for start in range(0, len(rows), batch_size):
-                chosen = order[start : start + batch_size]
-                batch = collate([rows[index] for index in chosen], pad_id)
-                batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-                logits[chosen] = model(**batch).logits.float().cpu().numpy()
+            return compute_by_length(compute, rows, pad_id, batch_size, model.config.num_labels)
     finally:
         model.train(was_training)
-    return logits

@@ -80,6 +80,7 @@ class ManifestHooks:
             "versions_read": versions,
             "classifier_run": run_params["run_id"] if trains else classifier_run,
             "classifier_from": None if trains else _manifest_of(classifier_run, catalog),
+            "scored_by": _scored_by(versions, catalog),
             "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
             "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
@@ -188,9 +189,8 @@ def _pin_versions(
     pipeline: Pipeline, catalog: CatalogProtocol, files: RunFiles, named: dict[str, str], wanted: str | None
 ) -> None:
     """Let all that a run reads come from one run and from what that run read."""
-    stages = [stage.all_outputs() for name, stage in pipelines.items() if name != "__default__"]
-    inputs = pipeline.inputs() & set(files.folders)
-    for name, version in choose_versions(files, inputs, stages, named, wanted).items():
+    makers = {name: maker.all_outputs() for name, maker in pipelines.items()}
+    for name, version in choose_versions(files, pipeline.inputs(), makers, named, wanted).items():
         pin(cast(AbstractVersionedDataset, catalog.get(name)), version)
 
 
@@ -207,6 +207,15 @@ def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str,
     return versions
 
 
+def _scored_by(versions: dict[str, str], catalog: CatalogProtocol) -> str | None:
+    """The run whose classifier gave, or gives, the scored reviews that a run reads; None where that is not known."""
+    if "scored_reviews" not in versions:
+        return versions.get("classifier")
+    found = _manifest_of(versions["scored_reviews"], catalog) or {}
+    scored_by: str | None = found.get("versions_read", {}).get("classifier")
+    return scored_by
+
+
 def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | None:
     """What the manifest of an earlier run says about how it was made; None if there is no such manifest."""
     if run is None:
@@ -216,5 +225,5 @@ def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | 
     except DatasetError:
         return None
     # An older manifest may lack what newer code keeps.
-    kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
+    kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine", "versions_read")
     return {key: found[key] for key in kept if key in found}

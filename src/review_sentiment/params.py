@@ -219,6 +219,24 @@ class InferenceParams(Block):
 
     max_error: float = Field(gt=0, lt=1, description="largest share of wrong labels among the confident ones")
     batch_size: PositiveInt = Field(description="reviews per forward pass")
+    engine: Literal["auto", "torch", "onnx", "onnx_int8"] = Field(description="what computes")
+
+
+class ExportParams(Block):
+    """How much worse an exported classifier may be: the YAML block `export`."""
+
+    max_accuracy_drop: float = Field(ge=0, le=1, description="largest loss of test accuracy")
+    max_disagreement: float = Field(ge=0, le=1, description="largest share of test rows with another answer")
+
+
+class MonitoringParams(Block):
+    """When reviews count as unlike the training rows: the YAML block `monitoring`."""
+
+    enforce: bool = Field(description="let drift fail the run")
+    rows: int = Field(ge=50, description="most rows that are compared")
+    seed: int = Field(ge=0, description="seed of drawing them")
+    psi_max: float = Field(gt=0, description="population stability index from which on a signal may have drifted")
+    p_max: float = Field(gt=0, lt=1, description="chance of a false alarm in a run, over all signals")
 
 
 class Parameters(Block):
@@ -239,6 +257,8 @@ class Parameters(Block):
     readiness: ReadinessParams
     report: ReportingParams
     inference: InferenceParams
+    monitoring: MonitoringParams
+    export: ExportParams
 
 
 def _known_names(path: tuple[Any, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
-from review_sentiment.pipelines import data_engineering, inference, modeling, reporting
+from review_sentiment.pipelines import data_engineering, export, inference, modeling, monitoring, reporting
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -15,5 +15,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "modeling": model,
         "reporting": report,
         "inference": inference.create_pipeline(),
+        "monitoring": monitoring.create_pipeline(),
+        "export": export.create_pipeline(),
         "__default__": data + model + report,
     }

@@ -32,10 +32,12 @@ class RunFiles:
     Attributes:
         folders: Of each versioned dataset, the folder that holds its versions.
         plain: Where datasets without versions lie.
+        optional: Datasets that a reader can do without.
     """
 
     folders: Mapping[str, Path]
     plain: Sequence[Path] = ()
+    optional: frozenset[str] = frozenset()
 
     @classmethod
     def of_catalog(cls, entries: Mapping[str, Any], project: Path) -> "RunFiles":
@@ -46,16 +48,24 @@ class RunFiles:
             project: The project's folder, from which relative places count.
 
         Returns:
-            All datasets on local disk; not the optional ones, which are second views of others and only spare work, so
-            that what is read by them says nothing about where a result comes from.
+            All datasets on local disk; not optional views of others, which only spare work, so that what is read by
+            them says nothing about where a result comes from.
         """
         local = {
             name: entry
             for name, entry in entries.items()
-            if isinstance(entry, Mapping) and "://" not in entry.get("filepath", "://") and not entry.get("optional")
+            if isinstance(entry, Mapping) and "://" not in entry.get("filepath", "://")
         }
-        versioned = {name: project / entry["filepath"] for name, entry in local.items() if entry.get("versioned")}
-        return cls(versioned, [project / entry["filepath"] for name, entry in local.items() if name not in versioned])
+        optional = {name for name, entry in local.items() if entry.get("optional")}
+        taken = {entry["filepath"] for name, entry in local.items() if name not in optional}
+        places = {
+            name: project / entry["filepath"]
+            for name, entry in local.items()
+            if name not in optional or entry["filepath"] not in taken
+        }
+        versioned = {name: place for name, place in places.items() if local[name].get("versioned")}
+        plain = [place for name, place in places.items() if name not in versioned]
+        return cls(versioned, plain, frozenset(optional))
 
     @property
     def _labels(self) -> Path:
@@ -140,6 +150,11 @@ class RunFiles:
         if name in read:
             return {read[name]}
         return set().union(*(self.follow(earlier, name) for earlier in set(read.values()) if earlier < run))
+
+    def newest_made_of(self, run: str, name: str) -> str | None:
+        """The newest version of a dataset that was made of what a run has written; None if there is none."""
+        made = (other for other in reversed(self.versions()) if self.has(name, other))
+        return next((other for other in made if run == other or run in self.reads(other).values()), None)
 
     def find(self, name: str, among: list[str] | None = None) -> str:
         """Find the run that a user names.

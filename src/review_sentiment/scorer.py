@@ -11,6 +11,7 @@ import numpy as np
 
 from review_sentiment.confidence import Threshold, choose_threshold
 from review_sentiment.errors import UserError
+from review_sentiment.exported import Engine, ExportedClassifier, can_score_onnx
 from review_sentiment.metrics import softmax
 from review_sentiment.params import InferenceParams, TokenizeParams
 from review_sentiment.text import clean_text
@@ -56,6 +57,7 @@ class Scorer:
         tokenizer: Its encoder's tokenizer.
         tokenize: How training read texts.
         threshold: From where on an answer is sure.
+        engine: What computes: PyTorch, or one of its ONNX models.
         forward: The model.
     """
 
@@ -64,6 +66,7 @@ class Scorer:
     tokenizer: EncoderTokenizer
     tokenize: TokenizeParams
     threshold: Threshold
+    engine: Engine
     forward: Forward
 
     def score(self, texts: Sequence[str | None]) -> Scores:
@@ -96,14 +99,37 @@ class Scorer:
         )
 
 
+def check_evaluated(classifier: "Classifier", reload_check: Mapping[str, Any], run: str) -> None:
+    """Refuse weights that nobody evaluated.
+
+    Args:
+        classifier: As it was read from disk.
+        reload_check: Of the run that trained it; names the weights that were evaluated.
+        run: Version of that run.
+
+    Raises:
+        UserError: These are others.
+    """
+    if reload_check["weights_sha256"] != classifier.weights_sha256:
+        raise UserError(
+            f"the weights of run {run} are not the ones that were evaluated, so its figures say nothing about them:"
+            " somebody changed data/06_models/classifier; train again, or name another run with run=RUN"
+        )
+
+
 def build_scorer(
-    classifier: "Classifier", reload_check: Mapping[str, Any], run: str, inference: InferenceParams
+    classifier: "Classifier",
+    reload_check: Mapping[str, Any],
+    exported: ExportedClassifier | None,
+    run: str,
+    inference: InferenceParams,
 ) -> Scorer:
     """Make a classifier ready to score texts.
 
     Args:
         classifier: As it was read from disk.
         reload_check: Of the run that trained it; names the weights that were evaluated.
+        exported: The newest export, of whichever run; None if there is none.
         run: Version of the run that trained it.
         inference: The block `inference`.
 
@@ -111,18 +137,33 @@ def build_scorer(
         The scorer.
 
     Raises:
-        UserError: These are not the weights that were evaluated.
+        UserError: These are not the weights that were evaluated, or they were not exported and should compute so.
     """
-    if reload_check["weights_sha256"] != classifier.weights_sha256:
-        raise UserError(
-            f"the weights of run {run} are not the ones that were evaluated, so its figures say nothing about them:"
-            " somebody changed data/06_models/classifier; train again, or name another run with run=RUN"
-        )
+    check_evaluated(classifier, reload_check, run)
+    if exported is not None and exported.weights_sha256 != classifier.weights_sha256:
+        exported = None
+    engine = _choose_engine(exported, run, inference)
     return Scorer(
         run=run,
         label_names=classifier.label_names,
         tokenizer=classifier.encoder_tokenizer(),
         tokenize=TokenizeParams.model_validate(classifier.settings["tokenize"]),
         threshold=choose_threshold(classifier.settings["validation"], inference.max_error),
-        forward=classifier.forward(inference.batch_size),
+        engine=engine,
+        forward=(
+            classifier.forward(inference.batch_size)
+            if exported is None or engine == "torch"
+            else exported.forward(engine, inference.batch_size)
+        ),
     )
+
+
+def _choose_engine(exported: ExportedClassifier | None, run: str, inference: InferenceParams) -> Engine:
+    if inference.engine == "auto":
+        return exported.fastest if exported is not None and can_score_onnx() else "torch"
+    if inference.engine != "torch" and exported is None:
+        raise UserError(
+            f"inference.engine is {inference.engine}, but the newest export is not of run {run}:"
+            f' kedro run --pipelines export --params "run={run}", or inference.engine=torch'
+        )
+    return inference.engine

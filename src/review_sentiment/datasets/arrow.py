@@ -1,9 +1,8 @@
 """Splits as a folder of memory-mapped Arrow files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from kedro.io import DatasetError
 from kedro_datasets._typing import TablePreview
 
 from review_sentiment.datasets.atomic import FolderDataset
@@ -17,28 +16,9 @@ class ArrowDataset(FolderDataset):
 
     kedro-datasets' own Arrow dataset imports torch with the catalog, saves in place, and takes a version that lacks its
     index for the newest.
-
-    Args:
-        filepath: The folder, or the parent of its versions.
-        optional: Load None instead of failing where nothing was saved yet.
-        version: Kedro's load and save version.
-        metadata: Left for plugins, Kedro-Viz above all.
     """
 
     MARKER: ClassVar[str] = "dataset_dict.json"
-
-    def __init__(self, *, filepath: str, optional: bool = False, **kwargs: Any) -> None:
-        super().__init__(filepath=filepath, **kwargs)
-        self._optional = optional
-
-    def load(self) -> "DatasetDict | None":
-        """Map the newest complete version into memory."""
-        try:
-            return super().load()
-        except DatasetError:
-            if self._optional and not self.exists():
-                return None
-            raise
 
     def _read(self, path: Path) -> "DatasetDict":
         from datasets import load_from_disk

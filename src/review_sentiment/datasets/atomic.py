@@ -56,6 +56,7 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
 
     Args:
         filepath: The folder, or the parent of its versions.
+        optional: Load None instead of failing where nothing was saved yet.
         version: Kedro's load and save version.
         metadata: Left for plugins, Kedro-Viz above all.
     """
@@ -63,20 +64,28 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
     MARKER: ClassVar[str]
 
     def __init__(
-        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+        self,
+        *,
+        filepath: str,
+        optional: bool = False,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
         self.metadata = metadata
+        self._optional = optional
         super().__init__(filepath=PurePosixPath(filepath), version=version, exists_function=self._is_complete)
 
     def _is_complete(self, path: str) -> bool:
         return (Path(path) / self.MARKER).is_file()
 
     def load(self) -> Any:
-        """Read the newest complete version, or the one asked for.
+        """Read the newest complete version, or the one asked for; None if there is none and it is optional.
 
         Raises:
             DatasetError: There is none, or it is incomplete.
         """
+        if self._optional and not self.exists():
+            return None
         path = Path(self._get_load_path())
         if not self._is_complete(str(path)):
             raise DatasetError(f"{path} is missing or incomplete")

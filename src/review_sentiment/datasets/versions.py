@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_versions(
-    files: RunFiles, inputs: set[str], stages: Sequence[set[str]], named: Mapping[str, str], wanted: str | None
+    files: RunFiles, inputs: set[str], makers: Mapping[str, set[str]], named: Mapping[str, str], wanted: str | None
 ) -> dict[str, str]:
     """Choose the version of each dataset that a run reads.
 
@@ -21,18 +21,20 @@ def choose_versions(
 
     Args:
         files: What is on disk.
-        inputs: Versioned datasets that the run reads.
-        stages: What each pipeline writes, in the order in which they build on each other.
+        inputs: What the run reads; only versioned datasets that a pipeline makes are looked at.
+        makers: What each pipeline writes, in the order in which they build on each other.
         named: Versions that the user names, by dataset; these stay.
         wanted: A run's label, its version, or the beginning of that; None for the newest.
 
     Returns:
-        Versions by dataset, but for those named; empty as long as no run is whole.
+        Versions by dataset, but for those named, and for optional ones of which the run has none.
 
     Raises:
-        UserError: No run or several begin so, or something that belongs with the run is not on disk.
+        UserError: There is no whole run, none or several begin so, or what belongs with the run is not on disk.
     """
-    if not inputs:
+    inputs = inputs & set(files.folders) & set().union(*makers.values())
+    needed = inputs - files.optional
+    if not needed:
         if wanted is not None:
             logger.warning("The parameter run=%s changes nothing: these pipelines read no earlier run", wanted)
         return {}
@@ -40,17 +42,15 @@ def choose_versions(
     for name, version in sorted(named.items()):
         if not files.has(name, version):
             raise UserError(f"--load-versions {name}:{version}: there is no such version on disk")
-    free = sorted(inputs - set(named))
-    run = _wanted_run(files, free, wanted) if wanted is not None else _newest_run(files, inputs, stages, named)
-    if run is None:
-        return {}
+    free = sorted(needed - set(named))
+    run = _wanted_run(files, free, wanted) if wanted is not None else _newest_run(files, needed, makers, named)
     found = {name: sorted(files.follow(run, name)) for name in free}
     missing = [name for name, versions in found.items() if not versions]
     if missing and wanted is None and files.story(run) is None:
         logger.warning("What the run %s read is not recorded, so %s may be of another run", run, ", ".join(missing))
         return {
-            **choose_versions(files, set(missing), stages, {}, None),
-            **choose_versions(files, inputs - set(missing), stages, named, None),
+            **choose_versions(files, set(missing), makers, {}, None),
+            **choose_versions(files, inputs - set(missing), makers, named, None),
         }
     for name, versions in found.items():
         if len(versions) != 1 or not files.has(name, versions[0]):
@@ -58,17 +58,27 @@ def choose_versions(
     mixed = [f"{name}:{version}" for name, version in sorted(named.items()) if version not in files.follow(run, name)]
     if mixed:
         logger.warning("--load-versions mixes runs: %s with the rest of the run %s", ", ".join(mixed), run)
-    return {name: versions[0] for name, versions in found.items()}
+    chosen = {name: versions[0] for name, versions in found.items()}
+    made_of_it = {name: files.newest_made_of(run, name) for name in inputs - needed - set(named)}
+    return chosen | {name: version for name, version in made_of_it.items() if version is not None}
 
 
-def _newest_run(files: RunFiles, inputs: set[str], stages: Sequence[set[str]], named: Mapping[str, str]) -> str | None:
-    """The run named for an input of the latest stage, else the newest that has all of that stage, or those inputs."""
-    made = next((made for made in reversed(stages) if made & inputs), set())
-    for name in sorted(made & set(named)):
-        return named[name]
-    if not made:
-        return None
-    return files.newest_whole(made & set(files.folders)) or files.newest_whole(made & inputs)
+def _newest_run(files: RunFiles, inputs: set[str], makers: Mapping[str, set[str]], named: Mapping[str, str]) -> str:
+    """The run named for an input of the latest maker, else the newest that has all of that maker, or those inputs.
+
+    Raises:
+        UserError: There is none.
+    """
+    maker = [name for name, made in makers.items() if name != "__default__" and made & inputs][-1]
+    group = sorted(makers[maker] & inputs)
+    for name in group:
+        if name in named:
+            return named[name]
+    run = files.newest_whole(makers[maker] & set(files.folders) - files.optional) or files.newest_whole(set(group))
+    if run is None:
+        command = "kedro run" if set(group) <= makers["__default__"] else f"kedro run --pipelines {maker}"
+        raise UserError(f"there is no run with {', '.join(group)} yet: `{command}` makes one")
+    return run
 
 
 def _wanted_run(files: RunFiles, inputs: Sequence[str], wanted: str) -> str:

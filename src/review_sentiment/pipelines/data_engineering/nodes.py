@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from review_sentiment.fingerprint import take_fingerprint
 from review_sentiment.params import DataParams, SubsetParams, TokenizeParams
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.data_engineering.profile import describe_data
@@ -116,3 +117,17 @@ def profile_data(
         truncation cuts.
     """
     return describe_data(contract_counts, reviews_checked, splits, tokenized)
+
+
+def fingerprint_training(splits: DatasetDict, tokenizer: EncoderTokenizer) -> dict[str, Any]:
+    """Describe the training rows by numbers, so that later reviews can be compared with them.
+
+    Args:
+        splits: The three splits.
+        tokenizer: The encoder's tokenizer.
+
+    Returns:
+        `rows`, `tokenizer`, `test_rows`, `character_pairs`, `token_pairs` and `reviews`: numbers only, no text.
+    """
+    train = splits["train"].select_columns(["row_id", "text"]).to_pandas()
+    return take_fingerprint(tokenizer, train, splits["test"]["row_id"][:])

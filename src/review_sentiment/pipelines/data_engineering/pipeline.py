@@ -1,7 +1,8 @@
 """Data engineering: from labelled reviews of any source to token ids.
 
 Consumes `reviews` and the encoder's `tokenizer`; `tokenized_before`, the newest tokens on disk, spares tokenizing the
-same texts again. Produces `reviews_checked`, `data_profile`, `splits` and `tokenized`.
+same texts again. Produces `reviews_checked`, `data_profile`, `splits`, `tokenized` and
+`training_fingerprint`.
 """
 
 from typing import Any
@@ -48,6 +49,12 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 },
                 outputs="data_profile",
                 name="profile_data",
+            ),
+            Node(
+                func=nodes.fingerprint_training,
+                inputs=["splits", "tokenizer"],
+                outputs="training_fingerprint",
+                name="fingerprint_training",
             ),
         ]
     )

@@ -10,10 +10,11 @@ from review_sentiment.params import DataParams, InferenceParams
 
 if TYPE_CHECKING:
     from review_sentiment.encoder import Classifier
+    from review_sentiment.exported import ExportedClassifier
     from review_sentiment.scorer import Scorer
 else:
     # Kedro reads these hints to find the parameter models; a name that it can't resolve would switch that off.
-    Classifier = Scorer = Any
+    Classifier = ExportedClassifier = Scorer = Any
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 def prepare_scorer(
     classifier: Classifier,
     reload_check: dict[str, Any],
+    exported_classifier: ExportedClassifier | None,
     run_info: dict[str, Any],
     inference: InferenceParams,
 ) -> Scorer:
@@ -29,6 +31,7 @@ def prepare_scorer(
     Args:
         classifier: As it was read from disk.
         reload_check: Of the same run.
+        exported_classifier: The newest export, of whichever run; None if there is none.
         run_info: What this run is.
         inference: How to score.
 
@@ -37,8 +40,8 @@ def prepare_scorer(
     """
     from review_sentiment.scorer import build_scorer
 
-    scorer = build_scorer(classifier, reload_check, run_info["classifier_run"], inference)
-    logger.info("Scoring with the classifier of run %s", scorer.run)
+    scorer = build_scorer(classifier, reload_check, exported_classifier, run_info["classifier_run"], inference)
+    logger.info("Scoring with the classifier of run %s, computed by %s", scorer.run, scorer.engine)
     return scorer
 
 

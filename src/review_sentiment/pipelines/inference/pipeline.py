@@ -1,6 +1,7 @@
 """Inference: score new reviews, however many, as training read its own.
 
-Consumes `new_reviews`, and of one run of modeling `classifier`, `reload_check` and `predictions`.
+Consumes `new_reviews`, and of one run of modeling `classifier`, `reload_check` and `predictions`;
+`exported_classifier`, if it is of the same run.
 Produces `scored_reviews` and `scoring_summary`.
 """
 
@@ -17,7 +18,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 func=nodes.prepare_scorer,
-                inputs=["classifier", "reload_check", "run_info", "params:inference"],
+                inputs=["classifier", "reload_check", "exported_classifier", "run_info", "params:inference"],
                 outputs="scorer",
                 name="prepare_scorer",
             ),

@@ -1,7 +1,7 @@
-"""Plotly figures, all in one style that is readable on light and on dark, in color and without."""
+"""Plotly figures of a run, all in one style."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -9,32 +9,11 @@ import pandas as pd
 from plotly.graph_objects import Bar, Figure, Heatmap, Scatter
 from plotly.subplots import make_subplots
 
+from review_sentiment.figure_style import BLUE, GRAY, VERMILLION, finish
 from review_sentiment.headline import figure_text, headline_row
 
-# Okabe and Ito's colors, which people with any common color blindness tell apart; each has a contrast of at least 3:1
-# on white and on near black. Dashes and marker shapes say the same once more.
-# Source: Okabe and Ito 2008, Color Universal Design, jfly.uni-koeln.de/color
-BLUE, VERMILLION, GREEN, PURPLE, GRAY = "#0072b2", "#d55e00", "#009e73", "#b66a95", "#808080"
-PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, GRAY)
 CLASSIFIER, BASELINE = BLUE, VERMILLION
 
-_TEXT = "#7a7f87"  # 4:1 on white and on near black; the report replaces it by its own text color
-_GRID = "rgba(128,128,128,0.25)"
-_CLEAR = "rgba(0,0,0,0)"
-_TITLE_WIDTH = 50  # characters that fit into Kedro-Viz's side panel
-_AXIS = {
-    "gridcolor": _GRID, "linecolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside",
-    "tickcolor": _GRID, "title": {"standoff": 8, "font": {"size": 12}},
-}  # fmt: skip
-_TEMPLATE = {
-    "layout": {
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13,
-                 "color": _TEXT},
-        "title": {"x": 0.02, "xanchor": "left", "font": {"size": 15}},
-        "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "colorway": list(PALETTE), "xaxis": _AXIS, "yaxis": _AXIS,
-        "margin": {"l": 60, "r": 20, "t": 64, "b": 72}, "hovermode": "closest", "showlegend": False,
-    }
-}  # fmt: skip
 _SEQUENTIAL = [[0, "#e8f1f8"], [0.5, "#6aaed6"], [1, "#08519c"]]
 _PERCENT = ".0%"
 
@@ -45,40 +24,6 @@ PANELS = {
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
 }
-
-
-def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str, str]] = ()) -> Figure:
-    """Give a figure the common style.
-
-    Args:
-        figure: The figure; it is changed.
-        title: What it shows, as a finding.
-        height: In pixels.
-        key: Symbol, name and color of each series, written below the plot: a legend is hidden by Kedro-Viz's panel.
-
-    Returns:
-        The same figure.
-    """
-    figure.update_layout(template=_TEMPLATE, height=height, title={"text": "<br>".join(wrap_text(title))})
-    if key:
-        text = "&nbsp; ".join(f'<span style="color:{color}">{mark} {escape(name)}</span>' for mark, name, color in key)
-        figure.add_annotation(
-            text=text, x=0, y=0, xref="paper", yref="paper", xanchor="left", yanchor="top", showarrow=False,
-            xshift=-36, yshift=-46, font_size=12,
-        )  # fmt: skip
-    return figure
-
-
-def wrap_text(text: str) -> list[str]:
-    """Break a title into lines that fit.
-
-    Args:
-        text: Plain text.
-
-    Returns:
-        Its lines, safe where Plotly would read markup.
-    """
-    return [escape(line, quote=False) for line in textwrap.wrap(text, _TITLE_WIDTH)]
 
 
 def training_title(history: pd.DataFrame) -> str:

@@ -72,7 +72,7 @@ def accuracy_over_runs(ledger: pd.DataFrame) -> "Figure":
     """
     from plotly.graph_objects import Figure
 
-    from review_sentiment.pipelines.reporting.figures import GRAY, PALETTE, finish
+    from review_sentiment.figure_style import GRAY, PALETTE, finish
 
     reports = newest_reports(ledger)
     figure = Figure()

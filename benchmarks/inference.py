@@ -1,0 +1,86 @@
+"""Reviews scored per second with the project's newest classifier, against transformers' pipeline at its defaults."""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import numpy as np
+from jobs import parameters, read_reviews
+from results import ROOT, publish
+from transformers import pipeline
+
+from review_sentiment.datasets.classifier import ClassifierDataset
+from review_sentiment.scorer import build_scorer
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--reviews", required=True, help="folder of IMDB in the hub's layout")
+    options.add_argument("--rows", type=int, default=10_000, help="test reviews that we score")
+    options.add_argument("--pipeline-rows", type=int, default=300, help="of them, in each round, by transformers")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--project", default=str(ROOT), help="where a classifier was trained")
+    chosen = options.parse_args()
+    params = parameters("imdb")
+    test = read_reviews(chosen.reviews, params).query("side == 'test'").sample(chosen.rows, random_state=0)
+    texts = list(test["text"])
+    folder = max(ROOT.joinpath(chosen.project).glob("data/06_models/classifier/*/classifier"))
+    classifier = ClassifierDataset(filepath=str(folder)).load()
+    scorer = build_scorer(
+        classifier, {"weights_sha256": classifier.weights_sha256}, folder.parent.name, params.inference
+    )
+    stock = pipeline("text-classification", str(folder), device="cpu")
+
+    ours: list[float] = []
+    stocks: list[float] = []
+    labels: list[str] = []
+    stock_labels: list[str] = []
+    whole: list[bool] = []
+    for part in np.array_split(np.arange(len(texts)), chosen.rounds):
+        rows = [texts[row] for row in part]
+        seconds, scores = _timed(partial(scorer.score, rows))
+        ours.append(len(rows) / seconds)
+        labels += [scorer.label_names[label_id] for label_id in scores.label_id[: chosen.pipeline_rows]]
+        whole += list(scores.seen_share[: chosen.pipeline_rows] == 1)
+        first = rows[: chosen.pipeline_rows]
+        seconds, answers = _timed(partial(stock, first, truncation=True))
+        stocks.append(len(first) / seconds)
+        stock_labels += [answer["label"] for answer in answers]
+    same = np.array(labels) == np.array(stock_labels)
+    publish(
+        "inference",
+        f"Scoring {chosen.rows:,} IMDB test reviews, in {chosen.rounds} parts, and in turn with them the first"
+        f" {chosen.pipeline_rows:,} of each part.",
+        [
+            _row("transformers.pipeline", stocks, stocks, "1"),
+            _row(f"ours ({scorer.engine})", ours, stocks, f"{same.mean():.1%} of {len(same):,}"),
+        ],
+        [
+            "Medians. Of a review that is too long, transformers reads the beginning (with truncation=True; else it"
+            f" fails), ours both ends; of the {sum(whole):,} that both read whole,"
+            f" {same[np.array(whole)].mean():.1%} have the same label.",
+        ],
+    )
+
+
+def _timed(work: Callable) -> tuple:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def _row(name: str, rates: list[float], stocks: list[float], same: str) -> dict[str, str]:
+    ratios = [rate / stock for rate, stock in zip(rates, stocks, strict=True)]
+    return {
+        "by": name,
+        "reviews per s": f"{median(rates):,.1f}",
+        "times as fast (min to max)": f"**{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
+        "same labels": same,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""An exported classifier as one folder that needs no torch."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kedro_datasets._typing import JSONPreview
+
+from review_sentiment.datasets.atomic import FolderDataset
+
+if TYPE_CHECKING:
+    from review_sentiment.exported import ExportedClassifier
+
+_MODELS = {"onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
+_TOKENIZER = "tokenizer.json"
+_ABOUT = "review_sentiment.json"
+
+
+class ExportedClassifierDataset(FolderDataset):
+    """Two ONNX models (fp32 and int8), the tokenizer, and what else it takes to score as the classifier does."""
+
+    MARKER: ClassVar[str] = _ABOUT
+
+    def _read(self, path: Path) -> "ExportedClassifier":
+        from tokenizers import Tokenizer
+
+        from review_sentiment.exported import ONNX_ENGINES, ExportedClassifier
+        from review_sentiment.tokens import EncoderTokenizer
+
+        about = self._about(path)
+        max_tokens = about.pop("max_tokens")
+        tokenizer = Tokenizer.from_file(str(path / _TOKENIZER))
+        return ExportedClassifier(
+            models={engine: path / _MODELS[engine] for engine in ONNX_ENGINES},
+            tokenizer=EncoderTokenizer(about["settings"]["encoder"], tokenizer, max_tokens),
+            **about,
+        )
+
+    def _write(self, data: "ExportedClassifier", path: Path) -> None:
+        for engine, model in data.models.items():
+            (path / _MODELS[engine]).write_bytes(model if isinstance(model, bytes) else model.read_bytes())
+        (path / _TOKENIZER).write_text(data.tokenizer.tokenizer.to_str(pretty=True), "utf-8")
+        about = {
+            "run": data.run,
+            "weights_sha256": data.weights_sha256,
+            "fastest": data.fastest,
+            "label_names": data.label_names,
+            "max_tokens": data.tokenizer.max_tokens,
+            "pad_id": data.pad_id,
+            "settings": data.settings,
+        }
+        (path / _ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), "utf-8")
+
+    def _about(self, path: Path) -> dict[str, Any]:
+        return dict(json.loads((path / _ABOUT).read_text("utf-8")))
+
+    def preview(self) -> JSONPreview:
+        """Show in Kedro-Viz what was exported, and the sizes of the files."""
+        path = Path(self._get_load_path())
+        sizes = {file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(path.iterdir())}
+        return JSONPreview(json.dumps({**self._about(path), "files": sizes}))

@@ -1,0 +1,110 @@
+"""A classifier as ONNX models, which score without torch.
+
+Letters: K classes, N rows.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from review_sentiment.errors import UserError
+from review_sentiment.manifest import machine
+from review_sentiment.padding import Batch, compute_by_length
+from review_sentiment.tokens import EncoderTokenizer
+
+if TYPE_CHECKING:
+    from review_sentiment.scorer import Forward
+
+Engine = Literal["torch", "onnx", "onnx_int8"]
+OnnxEngine = Literal["onnx", "onnx_int8"]
+
+ONNX_ENGINES: tuple[OnnxEngine, ...] = ("onnx", "onnx_int8")
+
+
+@dataclass(frozen=True)
+class ExportedClassifier:
+    """A classifier as ONNX models.
+
+    Attributes:
+        models: Each engine's model: its file, or what will be in it.
+        tokenizer: Its encoder's tokenizer.
+        pad_id: The tokenizer's padding id.
+        label_names: Class names in the order of label_id.
+        settings: Of the classifier, as `Classifier.settings`.
+        run: Version of the run that trained it.
+        weights_sha256: Hash of the PyTorch weights that it was made from.
+        fastest: The engine that scored the most reviews a second when it was exported.
+    """
+
+    models: Mapping[OnnxEngine, Path | bytes]
+    tokenizer: EncoderTokenizer
+    pad_id: int
+    label_names: list[str]
+    settings: dict[str, Any]
+    run: str
+    weights_sha256: str
+    fastest: Engine
+
+    def forward(self, engine: OnnxEngine, batch_size: int) -> "Forward":
+        """Make it ready to score.
+
+        Args:
+            engine: Which of its models.
+            batch_size: Reviews per forward pass.
+
+        Returns:
+            A function from N rows of token ids to logits, float32, shape (N, K).
+
+        Raises:
+            UserError: onnxruntime is not installed.
+        """
+        require_onnx("onnxruntime")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = onnx_threads()
+        options.log_severity_level = 3
+        model = self.models[engine]
+        session = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+
+        def compute(batch: Batch) -> np.ndarray:
+            logits: np.ndarray = session.run(["logits"], batch)[0]
+            return logits
+
+        classes = len(self.label_names)
+        return lambda rows: compute_by_length(compute, rows, self.pad_id, batch_size, classes)
+
+
+def onnx_threads() -> int:
+    """Threads of one ONNX operation: `OMP_NUM_THREADS`, which PyTorch goes by too, or all usable cores."""
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return int(named) if named.isdecimal() and int(named) > 0 else int(machine()["cores"])
+
+
+def can_score_onnx() -> bool:
+    """Whether ONNX models can be scored here."""
+    return find_spec("onnxruntime") is not None
+
+
+def require_onnx(*packages: str) -> None:
+    """Refuse where a package of the extra `onnx` is missing.
+
+    Args:
+        packages: Names of the packages that will be imported.
+
+    Raises:
+        UserError: One is not installed.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"ONNX needs {', '.join(missing)}, not installed here:"
+            ' pip install "review_sentiment[onnx]", or score with inference.engine=torch'
+        )

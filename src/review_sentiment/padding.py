@@ -1,0 +1,57 @@
+"""Batches of reviews of similar length, padded, whichever library computes them.
+
+Letters: B batch, T tokens, K classes, N rows.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int, to_length: int | None = None) -> Batch:
+    """Pad token ids into one batch.
+
+    Args:
+        rows: B lists of ids.
+        pad_id: The tokenizer's padding id.
+        to_length: Length to pad to; None for the longest row.
+
+    Returns:
+        `input_ids` and `attention_mask`, int64, shape (B, T).
+    """
+    length = max(len(row) for row in rows) if to_length is None else to_length
+    input_ids = np.full((len(rows), length), pad_id, dtype=np.int64)  # (B, T)
+    attention_mask = np.zeros_like(input_ids)  # (B, T)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+        attention_mask[index, : len(row)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def compute_by_length(
+    compute: Callable[[Batch], np.ndarray],
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    batch_size: int,
+    classes: int,
+) -> np.ndarray:
+    """Score tokenized reviews; batches hold reviews of similar length, so that little is padded.
+
+    Args:
+        compute: From a batch, as `pad` makes it, to logits, shape (B, K).
+        rows: N lists of token ids.
+        pad_id: The tokenizer's padding id.
+        batch_size: Reviews per batch.
+        classes: K.
+
+    Returns:
+        Logits in the order of `rows`, float32, shape (N, K).
+    """
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    logits = np.empty((len(rows), classes), dtype=np.float32)
+    for start in range(0, len(rows), batch_size):
+        chosen = order[start : start + batch_size]
+        logits[chosen] = compute(pad([rows[index] for index in chosen], pad_id))
+    return logits

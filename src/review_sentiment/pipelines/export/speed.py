@@ -1,0 +1,60 @@
+"""How fast each engine scores the same reviews, on this machine."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from review_sentiment.scorer import Forward
+
+# Enough for a steady figure, in about a minute on two cores.
+_SINGLE_ROWS = 100
+_BATCHED_ROWS = 320
+_BATCH_SIZE = 32
+# Passes that one engine does before it is the next one's turn, so that a busy minute slows all of them.
+_TURN = 10
+
+
+def measure_speed(forwards: Mapping[str, Forward], rows: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """Time all engines in turns.
+
+    Args:
+        forwards: By engine: a function that scores rows of token ids.
+        rows: Token ids of N reviews.
+
+    Returns:
+        By engine: `latency_ms_median` and `latency_ms_p95` of one review at a time, `reviews_per_second` in batches of
+        32 of similar length.
+    """
+    single = _time_turns(forwards, [[row] for row in _spread(rows, _SINGLE_ROWS)])
+    by_length = sorted(_spread(rows, _BATCHED_ROWS), key=len)
+    batches = [by_length[start : start + _BATCH_SIZE] for start in range(0, len(by_length), _BATCH_SIZE)]
+    batched = _time_turns(forwards, batches)
+    return {
+        engine: {
+            "latency_ms_median": 1000 * float(np.median(single[engine])),
+            "latency_ms_p95": 1000 * float(np.quantile(single[engine], 0.95)),
+            "reviews_per_second": len(by_length) / sum(batched[engine]),
+        }
+        for engine in forwards
+    }
+
+
+def _spread(rows: Sequence[Any], most: int) -> list[Any]:
+    """At most so many rows, evenly taken from all."""
+    return [rows[index] for index in np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+
+
+def _time_turns(forwards: Mapping[str, Forward], batches: list[list[Any]]) -> dict[str, list[float]]:
+    """Seconds of each batch, by engine."""
+    seconds: dict[str, list[float]] = {engine: [] for engine in forwards}
+    for start in range(0, len(batches), _TURN):
+        turn = batches[start : start + _TURN]
+        for engine, forward in forwards.items():
+            forward(turn[0])  # warms up
+            for batch in turn:
+                begin = time.perf_counter()
+                forward(batch)
+                seconds[engine].append(time.perf_counter() - begin)
+    return seconds

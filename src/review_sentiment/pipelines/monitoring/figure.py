@@ -1,0 +1,102 @@
+"""The figure of monitoring: each signal of the reviews over that of training."""
+
+from collections.abc import Mapping
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from plotly.graph_objects import Bar, Figure, Scatter
+from plotly.subplots import make_subplots
+
+from review_sentiment.figure_style import BLUE, VERMILLION, finish
+
+_PERCENT = ".0%"
+_PALE = {"color": BLUE, "opacity": 0.45}
+_SHARES = ("unknown_share", "common_pairs", "confidence")
+_AXES = {
+    "words": "words", "character_surprise": "surprise, bits", "common_pairs": "common word pairs",
+    "tokens_per_word": "tokens a word", "unknown_share": "share of tokens",
+    "confidence": "probability", "predicted": "share",
+}  # fmt: skip
+
+
+def drift_figure(report: Mapping[str, Any]) -> Figure:
+    """Draw each signal that was checked, the drifted ones first and marked.
+
+    Args:
+        report: The comparison.
+
+    Returns:
+        Small panels in two columns: training (or its test reviews) as bars, new reviews as a line; only a title where
+        nothing was checked.
+    """
+    signals = report["signals"]
+    if not signals:
+        figure = Figure()
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+        return finish(figure, drift_title(report), 200)
+    rows = -(-len(signals) // 2)
+    figure = make_subplots(
+        rows=rows, cols=2, subplot_titles=[_panel_title(signal) for signal in signals], horizontal_spacing=0.14,
+        vertical_spacing=0.36 / rows,
+    )  # fmt: skip
+    figure.update_annotations(font_size=12)
+    for place, signal in enumerate(signals):
+        row, col = place // 2 + 1, place % 2 + 1
+        for trace in _traces(signal):
+            figure.add_trace(trace, row=row, col=col)
+        shares = {"tickformat": _PERCENT} if signal["name"] in _SHARES else {}
+        title = f"{_AXES[signal['name']]} · PSI {signal['psi']:.2f}"
+        figure.update_xaxes(title={"text": title, "font": {"size": 10}, "standoff": 2}, row=row, col=col, **shares)
+    figure.update_xaxes(tickfont_size=9, nticks=5)
+    figure.update_yaxes(tickfont_size=9, nticks=4, tickformat=_PERCENT, rangemode="tozero")
+    figure.update_layout(bargap=0, margin_t=96)  # room for a title of two lines above the panels' own
+    key = (("▮", "training, or its test reviews", BLUE), ("━", "new reviews", VERMILLION))
+    return finish(figure, drift_title(report), 140 + 190 * rows, key)
+
+
+def drift_title(report: Mapping[str, Any]) -> str:
+    """Say how many signals drifted, and which most.
+
+    Args:
+        report: The comparison.
+
+    Returns:
+        One sentence without a final stop.
+    """
+    if report["drifted"] is None:
+        return "Too few reviews to compare with training"
+    drifted = [signal["title"] for signal in report["signals"] if signal["drifted"]]
+    if not drifted:
+        return f"{report['rows_compared']:,} reviews look like those of training"
+    return f"{len(drifted)} of {len(report['signals'])} signals differ from training, most of all {drifted[0]}"
+
+
+def _panel_title(signal: Mapping[str, Any]) -> str:
+    title: str = signal["title"]
+    return f'<b><span style="color:{VERMILLION}">▲ {title}</span></b>' if signal["drifted"] else title
+
+
+def _traces(signal: Mapping[str, Any]) -> list[Bar | Scatter]:
+    shares = signal["histogram"]
+    hover = "%{x}: %{y:.1%}<extra></extra>"
+    if "classes" in shares:
+        names = [escape(name, quote=False) for name in shares["classes"]]
+        return [
+            Bar(x=names, y=shares["reference"], marker=_PALE, width=0.6, hovertemplate=hover),
+            Scatter(
+                x=names, y=shares["new"], mode="markers", hovertemplate=hover,
+                marker={"color": VERMILLION, "symbol": "line-ew-open", "size": 34, "line": {"width": 3}},
+            ),
+        ]  # fmt: skip
+    edges = shares["edges"]
+    middles = [(left + right) / 2 for left, right in pairwise(edges)]
+    return [
+        Bar(x=middles, y=shares["reference"], marker=_PALE, hovertemplate=hover),
+        # Each share stands from its edge to the next; the last one again, for the right edge of the last bar.
+        Scatter(
+            x=edges, y=[*shares["new"], shares["new"][-1]], mode="lines", hovertemplate=hover,
+            line={"color": VERMILLION, "width": 2, "shape": "hv"},
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,164 @@
+"""What is compared: the training's side, and the same numbers of a sample of the scored reviews."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from review_sentiment.errors import UserError
+from review_sentiment.fingerprint import (
+    character_pairs,
+    compare_texts,
+    hash_names,
+    kind_shares,
+    measure_texts,
+    token_ids,
+)
+from review_sentiment.params import MonitoringParams
+from review_sentiment.text import clean_text
+from review_sentiment.tokens import EncoderTokenizer
+
+_LOGGED = ["words", "tokens", "unknown_share"]  # what the server's log has of a review, with or without its text
+
+
+class Chunked(Protocol):
+    """A table that is read in parts."""
+
+    def chunks(self) -> Iterator[pd.DataFrame]:
+        """Give its rows, part by part."""
+
+
+def build_reference(
+    fingerprint: Mapping[str, Any], predictions: pd.DataFrame, run_info: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect the training's side, and check that all of it is of the classifier that scored.
+
+    Args:
+        fingerprint: Of the training rows.
+        predictions: The classifier's, on the test rows.
+        run_info: What the run is.
+
+    Returns:
+        As the node `gather_reference` says.
+
+    Raises:
+        UserError: The fingerprint and the predictions are of different splits, or another classifier scored.
+    """
+    versions, scored_by = run_info["versions_read"], run_info["scored_by"]
+    run = versions.get("predictions")
+    if fingerprint["test_rows"] != hash_names(predictions["row_id"].tolist()):
+        raise UserError(
+            f"training_fingerprint (run {versions.get('training_fingerprint')}) and predictions (run {run}) are of"
+            " different splits: name the run of the classifier for both in --load-versions, such as"
+            f" training_fingerprint:{run},predictions:{run}"
+        )
+    if scored_by not in (None, run):
+        raise UserError(
+            f"the reviews were scored by the classifier of run {scored_by}, but the predictions on test reviews are of"
+            f" run {run}: add --load-versions training_fingerprint:{scored_by},predictions:{scored_by}, or score the"
+            " reviews again"
+        )
+    classes = [name.removeprefix("proba_") for name in map(str, predictions) if name.startswith("proba_")]
+    return {
+        "fingerprint": fingerprint,
+        "classes": classes,
+        "predictions": {
+            "predicted": predictions["predicted"].tolist(),
+            "confidence": _confidence(predictions, classes).tolist(),
+        },
+        "runs": {**versions, "scored_by": scored_by},
+    }
+
+
+def draw_rows(
+    chunks: Iterable[pd.DataFrame], text_column: str, classes: Sequence[str], params: MonitoringParams
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Draw reviews in one pass over a table that need not fit into memory.
+
+    Args:
+        chunks: The table, part by part.
+        text_column: Name of the column with the texts.
+        classes: Class names.
+        params: The block `monitoring`.
+
+    Returns:
+        At most `params.rows` of the rows that have an answer, each as likely as any other, with `text` (None where
+        there is none); and `rows` and `rows_without_answer` of the whole table.
+
+    Raises:
+        UserError: A column is missing.
+
+    Source: Vitter 1985, ACM Transactions on Mathematical Software 11:37 (reservoir sampling), with random keys.
+    """
+    generator = np.random.default_rng(params.seed)
+    needed = ["predicted", *(f"proba_{name}" for name in classes)]
+    kept, rows, answered = pd.DataFrame(columns=["text", *_LOGGED, *needed, "_key"]), 0, 0
+    for chunk in chunks:
+        missing = [name for name in needed if name not in chunk]
+        if missing:
+            raise UserError(
+                f"the scored reviews have no {', '.join(missing)}: they were not scored by this classifier (classes"
+                f" {', '.join(classes)}); score them again, or name its run in --load-versions"
+            )
+        # The server calls its text column so, whatever the training file called it.
+        texts = chunk.get(text_column, chunk.get("text"))
+        found = chunk.reindex(columns=[*_LOGGED, *needed]).assign(text=texts, _key=generator.random(len(chunk)))
+        found = found[found["predicted"].notna()]
+        rows, answered = rows + len(chunk), answered + len(found)
+        kept = (pd.concat([kept, found]) if len(kept) else found).nsmallest(params.rows, "_key")
+    kept = kept.drop(columns="_key").reset_index(drop=True)
+    return kept, {"rows": rows, "rows_without_answer": rows - answered}
+
+
+def measure_rows(
+    rows: pd.DataFrame, encoder: EncoderTokenizer, reference: Mapping[str, Any]
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Measure scored reviews as the training rows were.
+
+    Args:
+        rows: Scored reviews, as `draw_rows` gives them.
+        encoder: The tokenizer.
+        reference: The training's side.
+
+    Returns:
+        The measures as the node `measure_reviews` says, and the shares of the kinds of characters.
+
+    Raises:
+        UserError: The tokenizer is not the one that training used.
+    """
+    trained = reference["fingerprint"]["tokenizer"]
+    if trained["hash"] != encoder.fingerprint():
+        raise UserError(
+            f"training read its reviews with the tokenizer of '{trained['name']}', this run has that of"
+            f" '{encoder.name}': name the encoder of training with --params encoder={trained['name']}"
+        )
+    known = rows["text"].notna()
+    texts = [clean_text(text) for text in rows.loc[known, "text"]]
+    ids = token_ids(encoder, texts)
+    parts = [measure_texts(encoder, texts, ids), compare_texts(texts, ids, reference["fingerprint"])]
+    measured = pd.concat(parts, axis=1).set_axis(rows.index[known]).reindex(rows.index)
+    logged = rows[_LOGGED].apply(pd.to_numeric, errors="coerce").where(~known)
+    measured[_LOGGED] = measured[_LOGGED].fillna(logged)
+    measured = measured.astype(np.float64)
+    measures = with_tokens_per_word(measured).assign(
+        predicted=rows["predicted"], confidence=_confidence(rows, reference["classes"])
+    )
+    return measures, kind_shares(character_pairs(texts).sum(axis=0))
+
+
+def with_tokens_per_word(measured: pd.DataFrame) -> pd.DataFrame:
+    """Put tokens in proportion to words.
+
+    Args:
+        measured: Columns `words` and `tokens`, among others.
+
+    Returns:
+        The columns with `tokens_per_word` in place of `tokens`.
+    """
+    return measured.assign(tokens_per_word=measured["tokens"] / measured["words"].clip(lower=1)).drop(columns="tokens")
+
+
+def _confidence(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """Probability of the predicted class, shape (N,)."""
+    return rows[[f"proba_{name}" for name in classes]].to_numpy(dtype=np.float64).max(axis=1, initial=0.0)

@@ -1,0 +1,60 @@
+"""Monitoring: compare scored reviews with what training saw.
+
+Consumes `scored_reviews`, `training_fingerprint`, `predictions` (of the test rows), the encoder's `tokenizer` and, from
+a hook, `run_info`. Produces `drift_report` and the figure `drift`. `enforce_drift` must stay the last node, since it
+may fail the run.
+"""
+
+from typing import Any
+
+from kedro.pipeline import Node, Pipeline
+
+from review_sentiment.pipelines.monitoring import nodes
+
+
+def create_pipeline(**kwargs: Any) -> Pipeline:
+    """Wire the nodes."""
+    return Pipeline(
+        [
+            Node(
+                func=nodes.gather_reference,
+                inputs={
+                    "training_fingerprint": "training_fingerprint",
+                    "predictions": "predictions",
+                    "run_info": "run_info",
+                },
+                outputs="reference",
+                name="gather_reference",
+            ),
+            Node(
+                func=nodes.measure_reviews,
+                inputs={
+                    "scored_reviews": "scored_reviews",
+                    "reference": "reference",
+                    "tokenizer": "tokenizer",
+                    "data": "params:data",
+                    "monitoring": "params:monitoring",
+                },
+                outputs=["review_measures", "review_counts"],
+                name="measure_reviews",
+            ),
+            Node(
+                func=nodes.find_drift,
+                inputs={
+                    "review_measures": "review_measures",
+                    "review_counts": "review_counts",
+                    "reference": "reference",
+                    "monitoring": "params:monitoring",
+                },
+                outputs="drift_report",
+                name="find_drift",
+            ),
+            Node(func=nodes.plot_drift, inputs="drift_report", outputs="drift", name="plot_drift"),
+            Node(
+                func=nodes.enforce_drift,
+                inputs=["drift_report", "drift", "params:monitoring"],
+                outputs=None,
+                name="enforce_drift",
+            ),
+        ]
+    )

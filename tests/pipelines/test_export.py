@@ -1,0 +1,207 @@
+"""An exported classifier answers as the one it was made from, or it is not exported."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import numpy_helper
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import ExportParams
+from review_sentiment.pipelines.export import conversion, nodes
+from tests.conftest import new_project
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, tiny_encoder, corpus):
+    """A project with one run, exported."""
+    from kedro.framework.startup import bootstrap_project
+
+    made = new_project(tmp_path_factory.mktemp("exported") / "project", tiny_encoder, corpus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        bootstrap_project(made.folder)
+        made.first = made.run("data_engineering", "modeling")
+        made.export = made.run("export")
+        yield made
+
+
+def all_rows(project) -> list[np.ndarray]:
+    return [ids for split in project.load("tokenized").values() for ids in split["input_ids"][:]]
+
+
+def versions(project, name: str) -> list[str]:
+    return sorted(path.name for path in project.folder.glob(f"data/*/{name}*/*T*Z"))
+
+
+def test_both_models_give_the_logits_of_pytorch_for_any_batch(exported):
+    rows = all_rows(exported)
+    rows = [row[:length] for row, length in zip(rows, [3, 4, 5, 9, 18] * len(rows), strict=False)]
+    logits = exported.load("classifier").forward(7)(rows)
+    loaded = exported.load("exported_classifier")
+
+    np.testing.assert_allclose(loaded.forward("onnx", 7)(rows), logits, atol=1e-5)
+    np.testing.assert_allclose(loaded.forward("onnx", 1)(rows[:1]), logits[:1], atol=1e-5)
+    int8 = loaded.forward("onnx_int8", 7)(rows)
+    assert int8.dtype == np.float32
+    assert 0 < np.abs(int8 - logits).max() < 0.1 * np.ptp(logits)
+
+
+def test_the_folder_says_what_it_was_made_from(exported):
+    folder = exported.folder / f"data/06_models/exported_classifier/{exported.export}/exported_classifier"
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx", "model_int8.onnx", "tokenizer.json", "review_sentiment.json",
+    }  # fmt: skip
+    onnx.checker.check_model(onnx.load(folder / "model_int8.onnx"))
+    classifier, loaded = exported.load("classifier"), exported.load("exported_classifier")
+    assert loaded.run == exported.first
+    assert loaded.weights_sha256 == classifier.weights_sha256
+    assert loaded.label_names == classifier.label_names == ["negative", "positive"]
+    assert loaded.settings == classifier.settings
+    assert loaded.tokenizer.fingerprint() == classifier.encoder_tokenizer().fingerprint()
+    assert loaded.tokenizer.max_tokens == 32
+
+
+def test_the_report_compares_each_engine_with_pytorch_on_the_test_rows(exported):
+    report = exported.load("export_report")
+    predictions = exported.load("predictions")
+
+    assert (report["run"], report["rows"], report["passed"], report["faults"]) == (exported.first, 20, True, [])
+    assert set(report["engines"]) == {"torch", "onnx", "onnx_int8"}
+    torch, fp32, int8 = (report["engines"][engine] for engine in ("torch", "onnx", "onnx_int8"))
+    assert torch["accuracy"] == (predictions["predicted"] == predictions["label"]).mean()
+    assert fp32["agreement"] == 1
+    assert fp32["accuracy_change"] == 0
+    assert fp32["largest_difference"] < 1e-5
+    assert int8["megabytes"] < fp32["megabytes"]
+    for figures in (torch, fp32, int8):
+        assert 0 < figures["latency_ms_median"] <= figures["latency_ms_p95"]
+        assert figures["speedup"] == figures["reviews_per_second"] / torch["reviews_per_second"]
+    fastest = max(report["engines"], key=lambda engine: report["engines"][engine]["speedup"])
+    assert report["onnxruntime"].count(".") == 2
+    assert report["fastest"] == exported.load("exported_classifier").fastest == fastest
+    assert f"Fastest here: {fastest}." in report["sentence"]
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx", "onnx_int8", "auto"])
+def test_inference_by_any_engine_gives_the_same_labels(exported, engine, caplog):
+    test = exported.load("splits")["test"].to_pandas()
+    test[["text"]].to_csv("new.csv", index=False)
+
+    with caplog.at_level("INFO"):
+        exported.run("inference", new_reviews="new.csv", inference={"engine": engine})
+
+    used = exported.load("exported_classifier").fastest if engine == "auto" else engine
+    assert f"Scoring with the classifier of run {exported.first}, computed by {used}" in caplog.messages
+    table = pd.concat(exported.load("scored_reviews").chunks(), ignore_index=True)
+    predictions = exported.load("predictions")
+    assert list(table["predicted"]) == list(predictions["predicted"])
+    np.testing.assert_allclose(table["proba_positive"], predictions["proba_positive"], atol=0.05)
+
+
+def test_a_run_that_was_not_exported_is_computed_by_torch_or_says_so(exported, caplog):
+    second = exported.run("data_engineering", "modeling", training={"epochs": 1, "seed": 1}, subset={"seed": 1})
+
+    with caplog.at_level("INFO"):
+        exported.run("inference", new_reviews="reviews.csv")
+    assert f"Scoring with the classifier of run {second}, computed by torch" in caplog.messages
+    with pytest.raises(UserError, match=f'newest export is not of run {second}: .* --params "run={second}", or'):
+        exported.run("inference", new_reviews="reviews.csv", inference={"engine": "onnx"})
+
+    # The older run is exported again on its own test rows, though newer tokens lie beside them.
+    exported.run("export", run=exported.first)
+    assert exported.load("export_report")["run"] == exported.first
+    with pytest.raises(UserError, match=r"not of the test rows that run .* --load-versions tokenized:VERSION"):
+        exported.run("export", run=exported.first, load_versions={"tokenized": second})
+
+
+def clip_weights(model: bytes) -> bytes:
+    """Clip all weights of an ONNX model to a hundredth of their range."""
+    loaded = onnx.load_from_string(model)
+    for weight in loaded.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype == np.float32 and values.ndim == 2:
+            bound = np.abs(values).max() / 100
+            weight.CopyFrom(numpy_helper.from_array(np.clip(values, -bound, bound), weight.name))
+    return loaded.SerializeToString()
+
+
+def test_a_sabotaged_export_is_refused_and_the_earlier_one_stays(exported, monkeypatch):
+    before, reports = versions(exported, "exported_classifier"), versions(exported, "export_report")
+    sound = exported.load("exported_classifier").models["onnx"].read_bytes()
+    monkeypatch.setattr(conversion, "_to_onnx", lambda classifier: clip_weights(sound))
+
+    with pytest.raises(UserError, match=r"worse than the classifier, so it was not saved(.|\n)*  - onnx is right on"):
+        exported.run("export", run=exported.first)
+
+    assert versions(exported, "exported_classifier") == before
+    assert len(versions(exported, "export_report")) == len(reports) + 1
+    report = exported.load("export_report")
+    assert not report["passed"]
+    assert any("onnx gives probabilities that differ" in fault for fault in report["faults"])
+    assert any("onnx_int8 gives" in fault for fault in report["faults"])
+    assert report["sentence"].startswith("Refused: onnx is right on")
+
+
+def test_the_gate_goes_by_its_bounds(exported):
+    candidate = exported.load("exported_classifier")
+    predictions = exported.load("predictions", version=exported.first)
+    # What the classifier said is turned round on one of 20 rows, which it had right.
+    other = {"negative": "positive", "positive": "negative"}
+    row = int(np.flatnonzero(predictions["predicted"] == predictions["label"])[0])
+    predictions.loc[row, "predicted"] = other[predictions.loc[row, "predicted"]]
+    tokens = exported.load("tokenized", version=exported.first)
+    classifier = exported.load("classifier", version=exported.first)
+
+    def measure(**bounds):
+        return nodes.measure_export(candidate, classifier, tokens, predictions, ExportParams(**bounds))
+
+    strict = measure(max_accuracy_drop=0, max_disagreement=0.04)
+    assert strict["engines"]["onnx"]["agreement"] == 0.95
+    assert strict["engines"]["onnx"]["accuracy_change"] == pytest.approx(0.05)
+    low, high = strict["engines"]["onnx"]["accuracy_change_interval"]
+    assert low < 0.05 < high
+    assert strict["faults"][0] == (
+        "onnx gives 5.0% of the test rows another answer; export.max_disagreement allows 4.0%"
+    )
+    with pytest.raises(UserError, match="max_disagreement allows 4"):
+        nodes.approve_export(candidate, strict)
+    loose = measure(max_accuracy_drop=0, max_disagreement=0.06)
+    assert loose["passed"]
+    assert nodes.approve_export(replace(candidate, fastest="torch"), loose).fastest == loose["fastest"]
+
+
+def test_without_the_extra_it_says_what_to_install(exported, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+    with pytest.raises(
+        UserError, match=r'needs onnxruntime, not installed here: pip install "review_sentiment\[onnx\]'
+    ):
+        exported.run("export")
+    with pytest.raises(UserError, match=r'pip install "review_sentiment\[onnx\]", or score with inference.engine=torc'):
+        exported.run("inference", new_reviews="reviews.csv", run=exported.first, inference={"engine": "onnx"})
+    with caplog.at_level("INFO"):
+        exported.run("inference", new_reviews="reviews.csv", run=exported.first)
+    assert f"Scoring with the classifier of run {exported.first}, computed by torch" in caplog.messages
+
+
+def test_scoring_needs_no_torch(exported):
+    script = (
+        "import json, sys; from review_sentiment.datasets.exported import ExportedClassifierDataset;"
+        "loaded = ExportedClassifierDataset(filepath=sys.argv[1]).load();"
+        "ids = loaded.tokenizer.tokenizer.encode('a superb film').ids;"
+        "logits = loaded.forward('onnx_int8', 8)([ids]);"
+        "print(json.dumps([logits.shape, sorted({name.split('.')[0] for name in sys.modules})]))"
+    )
+    folder = exported.folder / f"data/06_models/exported_classifier/{exported.export}/exported_classifier"
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    shape, modules = json.loads(done.stdout)
+    assert shape == [1, 2]
+    assert "onnxruntime" in modules
+    assert not {"torch", "transformers", "onnx"} & set(modules)
