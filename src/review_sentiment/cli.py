@@ -1,9 +1,12 @@
-"""The project's commands, found by `kedro`: Kedro's `run`, and `runs`, which lists and compares past runs.
+"""The project's commands, found by `kedro`.
+
+`run` is Kedro's, `runs` lists and compares past runs, and `predict` scores texts.
 
 What the user can mend ends a command with one message and exit code 1, without a traceback.
 """
 
 import logging
+import sys
 from typing import Any
 
 import click
@@ -96,3 +99,21 @@ def compare(first: str | None, second: str | None) -> None:
     from review_sentiment.past_runs import compare_runs
 
     compare_runs(first, second)
+
+
+@cli.command(name="predict", cls=_TellsUser)
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option("--run", metavar="RUN", help="Run whose classifier answers, or its beginning; the newest by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text, and nothing else.")
+@click.pass_context
+def predict(ctx: click.Context, texts: tuple[str, ...], run: str | None, as_json: bool) -> None:
+    """Score texts, or the lines of standard input.
+
+    A TEXT that begins with a dash comes after `--`.
+    """
+    if not texts and sys.stdin.isatty():
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+    from review_sentiment.predict import predict_texts
+
+    predict_texts(texts, run, as_json)
