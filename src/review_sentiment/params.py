@@ -220,6 +220,27 @@ class InferenceParams(Block):
     batch_size: PositiveInt = Field(description="reviews per forward pass")
 
 
+class ServingParams(Block):
+    """What the server takes at once: the YAML block `serving`."""
+
+    max_texts: PositiveInt = Field(description="texts in one request")
+    max_characters: PositiveInt = Field(description="characters of one text")
+    max_body_bytes: PositiveInt = Field(description="bytes of one request's body")
+    max_waiting: PositiveInt = Field(description="texts that wait to be scored")
+    batch_texts: PositiveInt = Field(description="texts of several requests that are scored together")
+    timeout_seconds: float = Field(gt=0, description="longest that a request waits for its answer")
+    log_seconds: float = Field(gt=0, description="time between two files of the prediction log")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_waiting < self.max_texts:
+            raise ValueError(
+                f"max_waiting ({self.max_waiting}) must be at least max_texts ({self.max_texts}), or no request of that"
+                " many texts is ever taken"
+            )
+        return self
+
+
 class Parameters(Block):
     """All parameters of a run, as they stand at the top level of the YAML."""
 
@@ -238,6 +259,7 @@ class Parameters(Block):
     readiness: ReadinessParams
     report: ReportingParams
     inference: InferenceParams
+    serving: ServingParams
 
 
 def _known_names(path: tuple[Any, ...]) -> list[str]:
