@@ -36,12 +36,13 @@ def open_project() -> OpenProject:
     return OpenProject(context.catalog, parse_parameters(context.config_loader["parameters"]))
 
 
-def open_scorer(project: OpenProject, wanted: str | None) -> "Scorer":
+def open_scorer(project: OpenProject, wanted: str | None, batch_size: int | None = None) -> "Scorer":
     """Read a classifier, and make it ready to score.
 
     Args:
         project: Where it is.
         wanted: Version of the run that trained it, or the beginning of it; None for the newest that is whole.
+        batch_size: Texts per forward pass; None for `inference.batch_size`.
 
     Returns:
         The scorer.
@@ -55,9 +56,9 @@ def open_scorer(project: OpenProject, wanted: str | None) -> "Scorer":
         raise UserError("there is no classifier yet: `kedro run` makes one")
     from review_sentiment.scorer import build_scorer
 
+    inference = project.parameters.inference
+    if batch_size is not None:
+        inference = inference.model_copy(update={"batch_size": batch_size})
     return build_scorer(
-        catalog.load("classifier", version=run),
-        catalog.load("reload_check", version=run),
-        run,
-        project.parameters.inference,
+        catalog.load("classifier", version=run), catalog.load("reload_check", version=run), run, inference
     )

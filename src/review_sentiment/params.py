@@ -228,6 +228,7 @@ class ServingParams(Block):
     max_body_bytes: PositiveInt = Field(description="bytes of one request's body")
     max_waiting: PositiveInt = Field(description="texts that wait to be scored")
     batch_texts: PositiveInt = Field(description="texts of several requests that are scored together")
+    batch_size: PositiveInt = Field(description="texts per forward pass")
     timeout_seconds: float = Field(gt=0, description="longest that a request waits for its answer")
     log_seconds: float = Field(gt=0, description="time between two files of the prediction log")
 

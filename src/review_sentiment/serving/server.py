@@ -36,12 +36,13 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
     """
     with _bind(host, port) as listener:  # before the classifier is read: a taken port is told at once
         project = open_project()
-        scorer = open_scorer(project, run)
+        limits = project.parameters.serving
+        scorer = open_scorer(project, run, limits.batch_size)
         on_test = check_on_test(project.catalog.load("predictions", version=scorer.run), scorer.threshold)
         scorer.score(["The first text takes longer than those after it."])
         save = partial(project.catalog.save, "prediction_log")
         log = PredictionLog(save, scorer, log_texts) if log_predictions else None
-        server = _server(build_app(scorer, on_test, project.parameters.serving, log), project.parameters.serving)
+        server = _server(build_app(scorer, on_test, limits, log), limits)
         # uvicorn stops in good order, and then raises the signal once more, as if it had not: that must not kill.
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)
