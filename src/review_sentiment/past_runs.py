@@ -1,20 +1,18 @@
 """What the commands on past runs show; apart from `cli`, which every `kedro` command loads."""
 
 import json
-import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from kedro.framework.context import KedroContext
-from kedro.framework.session import KedroSession
 from kedro.io import CatalogProtocol, DatasetError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from review_sentiment.catalog import open_project
 from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
 from review_sentiment.runs import best_before, changed_parameters, find_run, newest_reports
@@ -30,7 +28,7 @@ _UNBROKEN = ("run", "F1", "baseline", "minutes", "ready")
 
 def list_runs() -> None:
     """Show a table with one row a classifier, oldest first."""
-    reports = newest_reports(_catalog().load("run_ledger"))
+    reports = newest_reports(open_project().catalog.load("run_ledger"))
     console = _console()
     if reports.empty:
         console.print("No run has been recorded yet: `kedro run` makes the first.")
@@ -66,7 +64,7 @@ def compare_runs(first: str | None, second: str | None) -> None:
     Raises:
         UserError: There are not two runs, a name fits none or several, predictions are gone, or no test row is common.
     """
-    catalog = _catalog()
+    catalog = open_project().catalog
     reports = newest_reports(catalog.load("run_ledger"))
     if len(reports) < 2:
         raise UserError(f"a comparison needs two runs, and {len(reports)} recorded: `kedro run` makes one")
@@ -128,14 +126,6 @@ def _common_rows(common: int, first: int, second: int) -> str:
     if common == first == second:
         return f"Both were scored on the same {common:,} test rows."
     return f"Their test rows differ: {common:,} are common, of {first:,} and {second:,}; only those are compared."
-
-
-def _catalog() -> CatalogProtocol:
-    # Kedro logs each load; here the tables are all there is to say.
-    logging.getLogger("kedro").setLevel(logging.WARNING)
-    with KedroSession.create() as session:
-        context: KedroContext = session.load_context()  # type: ignore[attr-defined]
-    return context.catalog
 
 
 def _console() -> Console:
