@@ -30,7 +30,7 @@ def main() -> None:
     folder = max(ROOT.joinpath(chosen.project).glob("data/06_models/classifier/*/classifier"))
     classifier = ClassifierDataset(filepath=str(folder)).load()
     scorer = build_scorer(
-        classifier, {"weights_sha256": classifier.weights_sha256}, folder.parent.name, params.inference
+        classifier, {"weights_sha256": classifier.weights_sha256}, None, folder.parent.name, params.inference
     )
     stock = pipeline("text-classification", str(folder), device="cpu")
 

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
 
+from review_sentiment.catalog import open_project
 from review_sentiment.cli import cli
 from review_sentiment.errors import UserError
 from review_sentiment.manifest import flatten
-from review_sentiment.past_runs import files_of
 from review_sentiment.rerun import same_predictions
 from review_sentiment.unchanged import without_repetition
 from tests.conftest import TINY, make_corpus, new_project
@@ -57,7 +57,7 @@ def copy(made, tmp_path, monkeypatch):
 
 
 def files():
-    return files_of(KedroSession.create().load_context())
+    return open_project().files
 
 
 def test_the_list_tells_every_run_and_how_it_ended(made, monkeypatch):

@@ -9,6 +9,8 @@ from review_sentiment.text import clean_text, parse_label, row_id_of
         ("Good.<br /><br />Really&nbsp;good &amp; short", "Good. Really good & short"),
         ("I <3 this, and 1 < 2 > 0", "I <3 this, and 1 < 2 > 0"),
         ("<p></p> <br>", ""),
+        ("a <!-- <b> --> c <!-- d", "a c <!-- d"),
+        ("<!--" * 50_000, "<!--" * 50_000),  # at once, not after minutes
         ("cafe\u0301", "café"),
         ("a\x00b\ud800c\td\u2028e", "abc d e"),
         ("👩\u200d🎤 مرحبا [/i]", "👩\u200d🎤 مرحبا [/i]"),

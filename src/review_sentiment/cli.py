@@ -1,9 +1,12 @@
-"""The project's commands, found by `kedro`: Kedro's `run`, and `runs`, all that can be done with past runs.
+"""The project's commands, found by `kedro`.
+
+`run` is Kedro's, `runs` all that can be done with past runs, `predict` scores texts, and `serve` does so over HTTP.
 
 What the user can mend ends a command with one message and exit code 1, without a traceback.
 """
 
 import logging
+import sys
 from typing import Any
 
 import click
@@ -155,3 +158,48 @@ def clean(keep_last: int | None, keep_best: int | None, yes: bool) -> None:
     from review_sentiment.retention import clean_runs
 
     clean_runs(keep_last, keep_best, yes)
+
+
+@cli.command(name="predict", cls=_TellsUser)
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option(
+    "--run",
+    metavar="RUN",
+    help="Run whose classifier answers: a label, a version, or its beginning; the newest by default.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text, and nothing else.")
+@click.pass_context
+def predict(ctx: click.Context, texts: tuple[str, ...], run: str | None, as_json: bool) -> None:
+    """Score texts, or the lines of standard input.
+
+    A TEXT that begins with a dash comes after `--`.
+    """
+    if not texts and sys.stdin.isatty():
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+    from review_sentiment.predict import predict_texts
+
+    predict_texts(texts, run, as_json)
+
+
+@cli.command(name="serve", cls=_TellsUser)
+@click.option(
+    "--run",
+    metavar="RUN",
+    help="Run whose classifier answers: a label, a version, or its beginning; the newest by default.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--log-predictions", is_flag=True, help="Keep what was answered in data/07_model_output/prediction_log.")
+@click.option("--log-texts", is_flag=True, help="Keep the texts as well; with --log-predictions.")
+def serve(run: str | None, host: str, port: int, log_predictions: bool, log_texts: bool) -> None:
+    """Score texts over HTTP, with a page to try it. It knows no passwords and no encryption."""
+    if log_texts and not log_predictions:
+        raise click.UsageError("--log-texts adds to --log-predictions: give both")
+    try:
+        from review_sentiment.serving.server import serve_classifier
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "prometheus_client", "uvicorn"):
+            raise
+        raise UserError(f'kedro serve needs {error.name}: pip install -e ".[serve]" in the project folder') from error
+    serve_classifier(run, host, port, log_predictions, log_texts)

@@ -239,6 +239,28 @@ class MonitoringParams(Block):
     p_max: float = Field(gt=0, lt=1, description="chance of a false alarm in a run, over all signals")
 
 
+class ServingParams(Block):
+    """What the server takes at once: the YAML block `serving`."""
+
+    max_texts: PositiveInt = Field(description="texts in one request")
+    max_characters: PositiveInt = Field(description="characters of one text")
+    max_body_bytes: PositiveInt = Field(description="bytes of one request's body")
+    max_waiting: PositiveInt = Field(description="texts that wait to be scored")
+    batch_texts: PositiveInt = Field(description="texts of several requests that are scored together")
+    batch_size: PositiveInt = Field(description="texts per forward pass")
+    timeout_seconds: float = Field(gt=0, description="longest that a request waits for its answer")
+    log_seconds: float = Field(gt=0, description="time between two files of the prediction log")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_waiting < self.max_texts:
+            raise ValueError(
+                f"max_waiting ({self.max_waiting}) must be at least max_texts ({self.max_texts}), or no request of that"
+                " many texts is ever taken"
+            )
+        return self
+
+
 class Parameters(Block):
     """All parameters of a run, as they stand at the top level of the YAML."""
 
@@ -259,6 +281,7 @@ class Parameters(Block):
     inference: InferenceParams
     monitoring: MonitoringParams
     export: ExportParams
+    serving: ServingParams
 
 
 def _known_names(path: tuple[Any, ...]) -> list[str]:

@@ -1,17 +1,15 @@
 """What the commands on past runs show; apart from `cli`, which every `kedro` command loads."""
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from kedro.framework.context import KedroContext
-from kedro.framework.session import KedroSession
 from kedro.io import CatalogProtocol, DatasetError
 from rich.console import Console
 from rich.text import Text
 
+from review_sentiment.catalog import open_project
 from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
 from review_sentiment.run_files import RunFiles
@@ -27,9 +25,8 @@ _FOR_WIDE = ("pipelines", "env", "F1", "baseline", "minutes", "ready", "changed"
 
 def list_runs() -> None:
     """Show a table of all runs, oldest first: what is on disk, and the classifiers that only the ledger still knows."""
-    context = open_context()
-    files = files_of(context)
-    reports = newest_reports(context.catalog.load("run_ledger"))
+    project = open_project()
+    files, reports = project.files, newest_reports(project.catalog.load("run_ledger"))
     figures = {str(row["classifier_run"]): row for row in reports.to_dict("records")}
     sizes = {run: sum(files.sizes(run).values()) for run in files.runs()}
     runs = sorted({*sizes, *figures})
@@ -96,8 +93,7 @@ def label_run(name: str, label: str, remove: bool) -> None:
     Raises:
         UserError: There is no such run, or the label can't be given or taken.
     """
-    context = open_context()
-    files = files_of(context)
+    files = open_project().files
     run = files.find(name, files.runs())
     if remove:
         files.remove_label(run, label)
@@ -116,9 +112,8 @@ def compare_runs(first: str | None, second: str | None) -> None:
     Raises:
         UserError: There are not two runs, a name fits none or several, predictions are gone, or no test row is common.
     """
-    context = open_context()
-    catalog = context.catalog
-    labels = files_of(context).labels()
+    project = open_project()
+    catalog, labels = project.catalog, project.files.labels()
     reports = newest_reports(catalog.load("run_ledger"))
     if len(reports) < 2:
         raise UserError(f"a comparison needs two runs, and {len(reports)} recorded: `kedro run` makes one")
@@ -180,18 +175,3 @@ def _common_rows(common: int, first: int, second: int) -> str:
     if common == first == second:
         return f"Both were scored on the same {common:,} test rows."
     return f"Their test rows differ: {common:,} are common, of {first:,} and {second:,}; only those are compared."
-
-
-def open_context(env: str | None = None) -> KedroContext:
-    """Open the project quietly: Kedro logs each load, and a command's tables are all there is to say.
-
-    Args:
-        env: Environment; None for the usual one.
-    """
-    logging.getLogger("kedro").setLevel(logging.WARNING)
-    return KedroSession.create(env=env).load_context()
-
-
-def files_of(context: KedroContext) -> RunFiles:
-    """What runs have left in a project's folders."""
-    return RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 # A tag starts with a letter right after the bracket, so "<3" and "a < b" stay.
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->", re.DOTALL)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _SPACE = re.compile(r"\s+")
 
 
@@ -21,6 +22,10 @@ def clean_text(text: str) -> str:
     Returns:
         The review in Unicode normal form NFC, words separated by single spaces; empty if nothing was left.
     """
+    if "<!--" in text:
+        # Only up to the last end: each start after it would search to the end of the text, 0.7 s for 5,000 of them.
+        end = text.rfind("-->") + 3
+        text = _COMMENT.sub(" ", text[:end]) + text[end:]
     if "<" in text:
         text = _TAG.sub(" ", text)
     if "&" in text:

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from review_sentiment.chunks import ChunkedTable
+from review_sentiment.confidence import check_on_test
 from review_sentiment.errors import UserError
-from review_sentiment.metrics import wilson
-from review_sentiment.scorer import Scorer, Scores
+from review_sentiment.score_columns import score_columns, score_fields
+from review_sentiment.scorer import Scorer
 
 # Rows between two movements of the bar; enough that batches of similar length leave little padding.
 _STEP_ROWS = 1000
@@ -50,22 +50,12 @@ def score_table(table: ChunkedTable, text_column: str, scorer: Scorer) -> Chunke
         raise UserError(
             f"the column '{name}' of new_reviews holds {kind}, not text: name another with data.text_column"
         )
-    added = _added(scorer.label_names)
+    added = score_fields(scorer.label_names)
     taken = [field.name for field in added if field.name in table.columns]
     if taken:
         raise UserError(f"new_reviews already has {', '.join(taken)}, which scoring writes: rename or drop them first")
     schema = pa.schema([*table.schema, *added], metadata={"classifier_run": scorer.run})
     return ChunkedTable(schema, table.rows, lambda: _score(table, name, scorer, schema))
-
-
-def _added(label_names: list[str]) -> list[pa.Field]:
-    proba = [pa.field(f"proba_{name}", pa.float64()) for name in label_names]
-    return [
-        pa.field("predicted", pa.string()),
-        *proba,
-        pa.field("confident", pa.bool_()),
-        pa.field("seen_share", pa.float64()),
-    ]
 
 
 def _score(table: ChunkedTable, text_column: str, scorer: Scorer, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -79,21 +69,10 @@ def _score(table: ChunkedTable, text_column: str, scorer: Scorer, schema: pa.Sch
             parts = []
             for start in range(0, len(batch), _STEP_ROWS):
                 step = batch.slice(start, _STEP_ROWS)
-                parts.append(_columns(scorer.score(step.column(text_column).to_pylist()), scorer.label_names))
+                parts.append(score_columns(scorer.score(step.column(text_column).to_pylist()), scorer.label_names))
                 bar.advance(task, len(step))
             added = [pa.concat_arrays(column) for column in zip(*parts, strict=True)]
             yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
-
-
-def _columns(scores: Scores, label_names: list[str]) -> list[pa.Array]:
-    unread = scores.label_id < 0
-    names = np.array(label_names, dtype=object)[scores.label_id]
-    return [
-        pa.array(names, pa.string(), mask=unread),
-        *(pa.array(proba, pa.float64(), mask=unread) for proba in scores.proba.T),
-        pa.array(scores.confident, pa.bool_()),
-        pa.array(scores.seen_share, pa.float64()),
-    ]
 
 
 def summarize(scored: ChunkedTable, predictions: pd.DataFrame, scorer: Scorer) -> dict[str, Any]:
@@ -123,21 +102,9 @@ def summarize(scored: ChunkedTable, predictions: pd.DataFrame, scorer: Scorer) -
         "confident": confident / rows if rows else 0.0,
         "seen_share": seen / rows if rows else 0.0,
         "threshold": asdict(scorer.threshold),
-        "test": _on_test_rows(predictions, scorer),
+        "test": check_on_test(predictions, scorer.threshold),
     }
     return {**summary, "sentence": _sentence(summary)}
-
-
-def _on_test_rows(predictions: pd.DataFrame, scorer: Scorer) -> dict[str, Any]:
-    proba = predictions[[f"proba_{name}" for name in scorer.label_names]].max(axis=1).to_numpy()
-    sure = scorer.threshold.sure(proba)
-    wrong = int((predictions["predicted"] != predictions["label"])[sure].sum())
-    return {
-        "rows": len(predictions),
-        "confident": float(sure.mean()),
-        "error": wrong / int(sure.sum()) if sure.any() else 0.0,
-        "error_interval": list(wilson(wrong, int(sure.sum()))),
-    }
 
 
 def _sentence(summary: dict[str, Any]) -> str:

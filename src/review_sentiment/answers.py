@@ -1,0 +1,51 @@
+"""What a classifier says about one text, in the form in which commands and the server give it out."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from review_sentiment.scorer import Scores
+
+
+class Answer(BaseModel):
+    """What a classifier says about one text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(description="the likeliest class", examples=["positive"])
+    proba: dict[str, float] = Field(
+        description="calibrated probability of each class, to six decimals",
+        examples=[{"negative": 0.024081, "positive": 0.975919}],
+    )
+    confident: bool = Field(description="whether it is sure enough, by the threshold that /info names")
+    seen_share: float = Field(ge=0, le=1, description="share of the text that the model read; below 1: it was too long")
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the label."""
+        return self.proba[self.label]
+
+
+def to_answers(scores: Scores, label_names: list[str]) -> list[Answer | None]:
+    """Put scores into words.
+
+    Args:
+        scores: Of N texts.
+        label_names: Class names in the order of label_id.
+
+    Returns:
+        N answers; None where there was nothing to read.
+    """
+    rows = zip(
+        scores.label_id.tolist(), scores.proba.round(6).tolist(), scores.confident.tolist(),
+        scores.seen_share.tolist(), strict=True,
+    )  # fmt: skip
+    return [
+        Answer(
+            label=label_names[label_id],
+            proba=dict(zip(label_names, proba, strict=True)),
+            confident=confident,
+            seen_share=seen_share,
+        )
+        if label_id >= 0
+        else None
+        for label_id, proba, confident, seen_share in rows
+    ]

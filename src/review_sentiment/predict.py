@@ -1,0 +1,78 @@
+"""What `kedro predict` shows; apart from `cli`, which every `kedro` command loads."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import BinaryIO
+
+import click
+import rich
+
+from review_sentiment.answers import Answer, to_answers
+from review_sentiment.catalog import open_project, open_scorer
+from review_sentiment.confidence import accuracy_text, check_on_test
+from review_sentiment.errors import UserError
+from review_sentiment.scorer import Scorer
+
+# Texts that are scored together; enough that batches of similar length leave little padding.
+_STEP_TEXTS = 1000
+_SHOWN_CHARACTERS = 60
+
+
+def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
+    """Score texts, and print what came out.
+
+    Args:
+        texts: The texts; none to read them from standard input, one a line.
+        run: Version of the run to ask, or the beginning of it; None for the newest.
+        as_json: Print one JSON object a text, and nothing else, on standard output.
+
+    Raises:
+        UserError: A text is empty or no UTF-8, or there is no such classifier.
+    """
+    rich.reconfigure(stderr=True)  # logs and warnings; standard output is for the answers
+    project = open_project()
+    scorer = open_scorer(project, run)
+    named = enumerate(texts, start=1) if texts else _lines(sys.stdin.buffer)
+    place = "text {}" if texts else "line {} of the input"
+    number = 0
+    for chunk in _in_chunks(named):
+        for (number, _), answer, text in zip(chunk, *_score(scorer, [text for _, text in chunk]), strict=True):
+            if answer is None:
+                raise UserError(f"{place.format(number)} holds nothing to read")
+            click.echo(_as_json(answer, scorer.run) if as_json else _as_line(answer, text))
+    if number == 0:
+        raise UserError("standard input holds no text: give one a line")
+    on_test = check_on_test(project.catalog.load("predictions", version=scorer.run), scorer.threshold)
+    click.echo(f"Answered by run {scorer.run}: {accuracy_text(on_test)}.", err=as_json)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"line {number} of the input is not valid UTF-8: save it as UTF-8") from None
+
+
+def _in_chunks(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    rest = iter(texts)
+    while chunk := list(islice(rest, _STEP_TEXTS)):
+        yield chunk
+
+
+def _score(scorer: Scorer, texts: list[str]) -> tuple[list[Answer | None], list[str]]:
+    """The answers, and the texts as they were read: without what could upset a terminal."""
+    scores = scorer.score(texts)
+    return to_answers(scores, scorer.label_names), scores.texts
+
+
+def _as_json(answer: Answer, run: str) -> str:
+    return json.dumps({**answer.model_dump(), "run": run}, ensure_ascii=False)
+
+
+def _as_line(answer: Answer, text: str) -> str:
+    shown = f"{text[:_SHOWN_CHARACTERS]}…" if len(text) > _SHOWN_CHARACTERS else text
+    seen = f"  (saw {answer.seen_share:.0%} of it)" if answer.seen_share < 1 else ""
+    return f"{answer.label}  {answer.confidence:6.1%}  {'sure' if answer.confident else 'not sure':8}  {shown}{seen}"

@@ -1,0 +1,1 @@
+"""Score texts over HTTP; needs the extra `[serve]`."""

@@ -1,0 +1,89 @@
+"""Run the server: open the classifier, listen, and stop in good order."""
+
+import logging
+import math
+import signal
+import socket
+from functools import partial
+
+import uvicorn
+from fastapi import FastAPI
+
+from review_sentiment.catalog import open_project, open_scorer
+from review_sentiment.confidence import accuracy_text, check_on_test
+from review_sentiment.errors import UserError
+from review_sentiment.params import ServingParams
+from review_sentiment.serving.app import build_app
+from review_sentiment.serving.log import PredictionLog
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 128
+
+
+def serve_classifier(run: str | None, host: str, port: int, log_predictions: bool, log_texts: bool) -> None:
+    """Serve one run's classifier until the process is told to stop.
+
+    Args:
+        run: Version of the run, or the beginning of it; None for the newest. It never changes by itself.
+        host: Address to listen on.
+        port: Port; 0 for a free one.
+        log_predictions: Whether to log predictions.
+        log_texts: Whether to log the texts too.
+
+    Raises:
+        UserError: There is no such classifier, or the address can't be listened on.
+    """
+    with _bind(host, port) as listener:  # before the classifier is read: a taken port is told at once
+        project = open_project()
+        limits = project.parameters.serving
+        scorer = open_scorer(project, run, limits.batch_size)
+        on_test = check_on_test(project.catalog.load("predictions", version=scorer.run), scorer.threshold)
+        scorer.score(["The first text takes longer than those after it."])
+        save = partial(project.catalog.save, "prediction_log")
+        log = PredictionLog(save, scorer, log_texts) if log_predictions else None
+        server = _server(build_app(scorer, on_test, limits, log), limits)
+        # uvicorn stops in good order, and then raises the signal once more, as if it had not: that must not kill.
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, lambda *_: None)
+        listener.listen(_BACKLOG)
+        logger.info("Serving run %s at %s: %s", scorer.run, _url(host, listener), accuracy_text(on_test))
+        try:
+            server.run(sockets=[listener])
+        finally:
+            if log is not None:
+                log.flush()
+    logger.info("Stopped")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = None
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise UserError(
+            f"can't listen on {host}, port {port} ({error.strerror}): name another with --host or --port"
+        ) from error
+    return listener
+
+
+def _server(app: FastAPI, limits: ServingParams) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            # h11 bounds the size of headers, which httptools does not; and neither it nor uvloop is in the extra.
+            http="h11", loop="asyncio", ws="none", lifespan="on", log_config=None, access_log=False,
+            server_header=False, headers=[("X-Content-Type-Options", "nosniff")],
+            timeout_graceful_shutdown=math.ceil(limits.timeout_seconds),
+        )
+    )  # fmt: skip
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}/"
