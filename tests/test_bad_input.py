@@ -133,7 +133,7 @@ def test_a_folder_without_the_split_says_which_it_has(project, corpus):
 @pytest.mark.parametrize(
     ("pipeline", "words"),
     [
-        ("modeling", "Did not find any versions for"),
+        ("modeling", "there is no run with splits, tokenized yet: `kedro run` makes one"),
         ("inference", "there is no run with classifier, predictions, reload_check yet: `kedro run` makes one"),
     ],
 )

@@ -139,6 +139,8 @@ def test_imports_go_one_way():
         "cli.py",
         "catalog.py",
         "past_runs.py",
+        "rerun.py",
+        "unchanged.py",
         "hooks.py",
         "pipeline_registry.py",
         "settings.py",

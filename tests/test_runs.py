@@ -92,7 +92,11 @@ def test_a_failed_gate_and_a_second_report_are_recorded_too(project):
     assert list(ledger["changed"]) == ["", ""]  # the second run's own parameters made no classifier
     assert not ledger["ready"].any()
     listed = call()
-    assert (listed.output.count(trained), listed.output.count(report)) == (1, 0)
+    rows = {line.split()[0]: line.split() for line in listed.output.splitlines() if line.startswith("2")}
+    assert rows[trained][1:3] == ["failed", "all"]
+    assert rows[report][1:3] == ["complete", "reporting"]
+    assert "%" in "".join(rows[trained])
+    assert "%" not in "".join(rows[report])  # figures stand with the run that trained
 
 
 def test_mistakes_with_the_commands_are_told_in_one_message(three_runs):
@@ -149,16 +153,17 @@ def test_listing_pipelines_does_not_load_what_the_commands_need():
 
 @pytest.mark.parametrize(("columns", "has_all"), [(80, False), (140, True)])
 def test_a_terminal_shows_what_fits_and_cuts_nothing(project, monkeypatch, columns, has_all):
-    row = {**make_row("2026-11-25T12.47.52.437Z"), "reviews": "[/i] " * 8}
+    row = make_row("2026-11-25T12.47.52.437Z")
     ledger = LedgerDataset(filepath=str(project.folder / "data/08_reporting/run_ledger"))
-    ledger.save(pd.DataFrame([row, {**row, "run": "2027", "classifier_run": "2027", "parameters": '{"encoder": "x"}'}]))
+    other = {"run": "2027", "classifier_run": "2027", "parameters": json.dumps({"encoder": "[/i] " * 8})}
+    ledger.save(pd.DataFrame([row, {**row, **other}]))
     monkeypatch.setenv("COLUMNS", str(columns))
 
     shown = call().output
     assert "2026-11-25T12.47.52.437Z" in shown
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= columns
-    assert ("[/i]" in shown, "minutes." in shown) == (has_all, not has_all)
+    assert ("[/i]" in shown, "From 140 columns on" in shown) == (has_all, not has_all)
 
 
 def test_rows_are_added_at_once_and_never_rewritten(tmp_path):

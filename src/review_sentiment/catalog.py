@@ -1,46 +1,44 @@
-"""Open the project's catalog from a command, and in it the classifier that scores new texts."""
+"""Open the project from a command: its catalog, what its runs have left, and the classifier that scores new texts."""
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
-from kedro.io import CatalogProtocol
 
-from review_sentiment.datasets.versions import choose_run
-from review_sentiment.params import Parameters, parse_parameters
+from review_sentiment.errors import UserError
+from review_sentiment.params import parse_parameters
+from review_sentiment.run_files import RunFiles
 
 if TYPE_CHECKING:
     from review_sentiment.scorer import Scorer
 
 # What a run must have written for its classifier to be used: the weights, the check on them, and how good they are.
-_NEEDED = ("classifier", "predictions", "reload_check")
+_NEEDED = {"classifier", "predictions", "reload_check"}
 
 
-@dataclass(frozen=True)
-class OpenProject:
-    """The project around the working directory."""
+def open_context(env: str | None = None) -> KedroContext:
+    """Open the project that the working directory is in, quietly: a command has its own words for what it does.
 
-    catalog: CatalogProtocol
-    parameters: Parameters
-
-
-def open_project() -> OpenProject:
-    """Open the project that the working directory is in, in its base environment."""
-    # Kedro logs each load; a command has its own words for what it does.
-    logging.getLogger("kedro").setLevel(logging.WARNING)
-    with KedroSession.create() as session:
-        context: KedroContext = session.load_context()  # type: ignore[attr-defined]
-    return OpenProject(context.catalog, parse_parameters(context.config_loader["parameters"]))
+    Args:
+        env: Environment; None for the usual one.
+    """
+    logging.getLogger("kedro").setLevel(logging.WARNING)  # it logs each load
+    return KedroSession.create(env=env).load_context()
 
 
-def open_scorer(project: OpenProject, wanted: str | None, batch_size: int | None = None) -> "Scorer":
+def files_of(context: KedroContext) -> RunFiles:
+    """What runs have left in a project's folders."""
+    return RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
+
+
+def open_scorer(context: KedroContext, wanted: str | None, batch_size: int | None = None) -> "Scorer":
     """Read a classifier, and make it ready to score.
 
     Args:
-        project: Where it is.
-        wanted: Version of the run that trained it, or the beginning of it; None for the newest that is whole.
+        context: The project.
+        wanted: Label or version of the run that trained it, or the beginning of that; None for the newest that was
+            evaluated.
         batch_size: Texts per forward pass; None for `inference.batch_size`.
 
     Returns:
@@ -49,11 +47,14 @@ def open_scorer(project: OpenProject, wanted: str | None, batch_size: int | None
     Raises:
         UserError: There is no classifier yet, no run or several begin so, or its weights are not the evaluated ones.
     """
-    catalog: Any = project.catalog
-    run = choose_run({name: catalog.get(name) for name in _NEEDED}, wanted)
+    files, catalog = files_of(context), context.catalog
+    able = [run for run in files.versions() if all(files.has(name, run) for name in _NEEDED)]
+    if not able:
+        raise UserError("there is no classifier yet: `kedro run` makes one")
+    run = able[-1] if wanted is None else files.find(wanted, able)
     from review_sentiment.scorer import build_scorer
 
-    inference = project.parameters.inference
+    inference = parse_parameters(context.config_loader["parameters"]).inference
     if batch_size is not None:
         inference = inference.model_copy(update={"batch_size": batch_size})
     return build_scorer(

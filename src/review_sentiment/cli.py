@@ -1,6 +1,6 @@
 """The project's commands, found by `kedro`.
 
-`run` is Kedro's, `runs` lists and compares past runs, `predict` scores texts, and `serve` does so over HTTP.
+`run` is Kedro's, `runs` is all that can be done with past runs, `predict` scores texts, and `serve` does so over HTTP.
 
 What the user can mend ends a command with one message and exit code 1, without a traceback.
 """
@@ -64,7 +64,20 @@ def _message_for_user(error: BaseException) -> str | None:
     return str(error) if isinstance(error, ValueError) and str(error).startswith(kedro_says) else None
 
 
-run = RunCommand(name="run", params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
+def _run(force: bool, **options: Any) -> Any:
+    """Run as Kedro does, but for what would only make a result again."""
+    if not force:
+        from review_sentiment.unchanged import without_repetition
+
+        left = without_repetition(options)
+        if left is None:
+            return None
+        options = left
+    return kedro_run.callback(**options)  # type: ignore[misc]
+
+
+_FORCE = click.Option(["--force"], is_flag=True, help="Train also where the result is there already.")
+run = RunCommand(name="run", params=[*kedro_run.params, _FORCE], callback=_run, help=kedro_run.help)
 
 
 @click.group(name="review-sentiment")
@@ -80,7 +93,8 @@ cli.add_command(run)
 def runs(ctx: click.Context) -> None:
     """List all runs, oldest first; the commands below do more with them.
 
-    A classifier that was reported on again stands once, with its newest report.
+    Figures stand with the run that trained the classifier, from the newest report on it. RUN is a label, a version, or
+    the beginning of one.
     """
     if ctx.invoked_subcommand is None:
         from review_sentiment.past_runs import list_runs
@@ -94,11 +108,56 @@ def runs(ctx: click.Context) -> None:
 def compare(first: str | None, second: str | None) -> None:
     """Say whether run B is better than run A, by a paired test on the stored predictions.
 
-    Runs are named by their version or its beginning. Without B: the newest run; without A: the best before it.
+    Runs are named by a label, their version or its beginning. Without B: the newest run; without A: the best before it.
     """
     from review_sentiment.past_runs import compare_runs
 
     compare_runs(first, second)
+
+
+@runs.command(name="show")
+@click.argument("run_name", metavar="RUN")
+def show(run_name: str) -> None:
+    """Tell everything that is known of a run."""
+    from review_sentiment.run_details import show_run
+
+    show_run(run_name)
+
+
+@runs.command(name="label")
+@click.argument("run_name", metavar="RUN")
+@click.argument("label", metavar="NAME")
+@click.option("--remove", is_flag=True, help="Take the label away.")
+def label_run(run_name: str, label: str, remove: bool) -> None:
+    """Give a run a name of its own, which can stand for RUN everywhere; `clean` keeps labelled runs."""
+    from review_sentiment.past_runs import label_run
+
+    label_run(run_name, label, remove)
+
+
+@runs.command(name="rerun")
+@click.argument("run_name", metavar="RUN")
+def rerun(run_name: str) -> None:
+    """Repeat a run with its recorded parameters, and say whether the predictions are identical."""
+    from review_sentiment.rerun import rerun_run
+
+    rerun_run(run_name)
+
+
+@runs.command(name="clean")
+@click.option("--keep-last", type=click.IntRange(min=0), help="Keep this many newest runs.")
+@click.option(
+    "--keep-best", type=click.IntRange(min=0), help="Keep this many most accurate ones on each set of reviews."
+)
+@click.option("--yes", is_flag=True, help="Delete; without it the command only shows what it would delete.")
+def clean(keep_last: int | None, keep_best: int | None, yes: bool) -> None:
+    """Delete old runs, and what failed or killed ones have left; without numbers, only the latter.
+
+    Labelled runs stay, and so do those that a run that stays has read from. The ledger is never touched.
+    """
+    from review_sentiment.retention import clean_runs
+
+    clean_runs(keep_last, keep_best, yes)
 
 
 @cli.command(name="predict", cls=_TellsUser)

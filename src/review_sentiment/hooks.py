@@ -16,10 +16,12 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from review_sentiment.datasets.report import ReportDataset
-from review_sentiment.datasets.versions import choose_run, has_version, pin
-from review_sentiment.manifest import describe_run, git_state
+from review_sentiment.datasets.versions import choose_versions, pin
+from review_sentiment.manifest import describe_run, git_state, source_sha256
 from review_sentiment.params import parse_parameters
+from review_sentiment.run_files import RunFiles
 from review_sentiment.terminal import show_results
+from review_sentiment.unchanged import recipe_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,9 @@ class ManifestHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep the effective parameters."""
+        """Keep the effective parameters, and the configuration that says where runs lie."""
         self._parameters = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
+        self._context = context
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -65,10 +68,12 @@ class ManifestHooks:
         self._node_seconds: dict[str, float] = {}
         self._loaded: dict[str, str] = {}
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
-        _pin_classifier_run(pipeline, catalog, run_params["load_versions"] or {}, self._parameters["run"])
+        files = RunFiles.of_catalog(self._context.config_loader["catalog"], self._context.project_path)
+        _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"])
         versions = _versions_to_read(pipeline, catalog)
         classifier_run = versions.get("metrics", versions.get("classifier"))
         trains = "metrics" in pipeline.all_outputs()
+        whole = {"tokenized", "metrics"} <= pipeline.all_outputs()
         self._run_info = {
             **describe_run(run_params, self._parameters),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,9 +81,11 @@ class ManifestHooks:
             "classifier_run": run_params["run_id"] if trains else classifier_run,
             "classifier_from": None if trains else _manifest_of(classifier_run, catalog),
             "scored_by": _scored_by(versions, catalog),
-            "code": git_state(Path(run_params["project_path"])),
+            "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
+            "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
         catalog.save("run_info", self._run_info)
+        self._record = files.begin(self._run_info)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -141,6 +148,7 @@ class ManifestHooks:
                 **self._found,
             },
         )
+        self._record.end()
 
 
 class ResultHooks:
@@ -177,35 +185,13 @@ class ResultHooks:
             )
 
 
-def _pin_classifier_run(
-    pipeline: Pipeline, catalog: CatalogProtocol, named: dict[str, str], wanted: str | None
+def _pin_versions(
+    pipeline: Pipeline, catalog: CatalogProtocol, files: RunFiles, named: dict[str, str], wanted: str | None
 ) -> None:
-    """Let everything that modeling made, and a run only reads, come from one and the same run.
-
-    Kedro asks for the newest version of each dataset by itself, and would mix a run that was killed half way with the
-    one before.
-    """
-    together = {}
-    for name in sorted(pipeline.inputs() & pipelines["modeling"].all_outputs()):
-        dataset = catalog.get(name)
-        if isinstance(dataset, AbstractVersionedDataset):
-            together[name] = dataset
-    free = {name: dataset for name, dataset in together.items() if name not in named}
-    if not free:
-        return
-    run = choose_run(free, wanted or next((named[name] for name in together if name in named), None))
-    for dataset in free.values():
-        pin(dataset, run)
-    if "tokenized" in pipeline.inputs() and "tokenized" not in named:
-        _pin_tokens_of(run, catalog)
-
-
-def _pin_tokens_of(run: str, catalog: CatalogProtocol) -> None:
-    """Let the tokens be those that a run made or read, so that an older run can be looked at after a newer one."""
-    dataset = catalog.get("tokenized")
-    version = (_load_manifest(run, catalog) or {}).get("versions_read", {}).get("tokenized", run)
-    if isinstance(dataset, AbstractVersionedDataset) and has_version(dataset, version):
-        pin(dataset, version)
+    """Let all that a run reads come from one run and from what that run read."""
+    makers = {name: maker.all_outputs() for name, maker in pipelines.items()}
+    for name, version in choose_versions(files, pipeline.inputs(), makers, named, wanted).items():
+        pin(cast(AbstractVersionedDataset, catalog.get(name)), version)
 
 
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
@@ -232,16 +218,12 @@ def _scored_by(versions: dict[str, str], catalog: CatalogProtocol) -> str | None
 
 def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | None:
     """What the manifest of an earlier run says about how it was made; None if there is no such manifest."""
-    found = _load_manifest(run, catalog) if run is not None else None
-    if found is None:
+    if run is None:
+        return None
+    try:
+        found = catalog.load("manifest", version=run)
+    except DatasetError:
         return None
     # An older manifest may lack what newer code keeps.
     kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine", "versions_read")
     return {key: found[key] for key in kept if key in found}
-
-
-def _load_manifest(run: str, catalog: CatalogProtocol) -> dict[str, Any] | None:
-    try:
-        return dict(catalog.load("manifest", version=run))
-    except DatasetError:
-        return None

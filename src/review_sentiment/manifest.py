@@ -1,9 +1,10 @@
 """What a run ran on: enough to know it again, and to repeat it."""
 
+import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ _LIBRARIES = (
     "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
     "tokenizers", "torch", "transformers",
 )  # fmt: skip
+_SELECTION = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
 
 
 def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,13 +24,14 @@ def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -
         parameters: Effective parameters.
 
     Returns:
-        `run` (version), `env`, `pipelines`, `command_parameters` (what `--params` said, by dotted name), `parameters`,
-        `libraries` and `machine`.
+        `run` (version), `env`, `pipelines`, `selection` (options that leave out nodes, by Kedro's name),
+        `command_parameters` (what `--params` said, by dotted name), `parameters`, `libraries` and `machine`.
     """
     return {
         "run": run_params["run_id"],
         "env": run_params["env"] or "base",
         "pipelines": run_params["pipeline_names"] or ["__default__"],
+        "selection": {name: list(run_params[name]) for name in _SELECTION if run_params.get(name)},
         "command_parameters": flatten(run_params["runtime_params"] or {}),
         "parameters": dict(parameters),
         "libraries": library_versions(),
@@ -52,6 +55,29 @@ def flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def data_fingerprint(row_ids: Iterable[str], labels: Iterable[str]) -> str:
+    """Know a set of reviews again, in whatever order.
+
+    Args:
+        row_ids: Of all usable reviews; each is a hash of its text.
+        labels: Class names, of the same rows.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    rows = sorted(f"{row_id}:{label}" for row_id, label in zip(row_ids, labels, strict=True))
+    return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
+
+
+def source_sha256() -> str:
+    """Hash of this package's source, so that code is known also outside git, or with changes on top of a commit."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted([*package.rglob("*.py"), *package.rglob("*.j2")]):
+        digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

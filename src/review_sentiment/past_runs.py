@@ -1,84 +1,136 @@
 """What the commands on past runs show; apart from `cli`, which every `kedro` command loads."""
 
 import json
-import os
-import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from kedro.io import CatalogProtocol, DatasetError
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from review_sentiment.catalog import open_project
+from review_sentiment.catalog import files_of, open_context
 from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
+from review_sentiment.run_files import RunFiles
 from review_sentiment.runs import best_before, changed_parameters, find_run, newest_reports
+from review_sentiment.terminal import make_table, open_console
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WIDTH_OF_A_PIPE = 160
-_WIDE = 130
-_FOR_WIDE = ("env", "reviews", "F1", "minutes")
-_UNBROKEN = ("run", "F1", "baseline", "minutes", "ready")
+_WIDE = 140
+_FOR_WIDE = ("pipelines", "env", "F1", "baseline", "minutes", "ready", "changed")
 
 
 def list_runs() -> None:
-    """Show a table with one row a classifier, oldest first."""
-    reports = newest_reports(open_project().catalog.load("run_ledger"))
-    console = _console()
-    if reports.empty:
+    """Show a table of all runs, oldest first: what is on disk, and the classifiers that only the ledger still knows."""
+    context = open_context()
+    files = files_of(context)
+    reports = newest_reports(context.catalog.load("run_ledger"))
+    figures = {str(row["classifier_run"]): row for row in reports.to_dict("records")}
+    sizes = {run: sum(files.sizes(run).values()) for run in files.runs()}
+    runs = sorted({*sizes, *figures})
+    console = open_console()
+    if not runs:
         console.print("No run has been recorded yet: `kedro run` makes the first.")
         return
-    rows = [_listed(row) for row in reports.to_dict("records")]
+    rows = [_listed(files, run, sizes.get(run), figures.get(run)) for run in runs]
     head = [name for name in rows[0] if console.width >= _WIDE or name not in _FOR_WIDE]
-    console.print(_table(head, ([row[name] for name in head] for row in rows)))
+    console.print(make_table(head, ([row[name] for name in head] for row in rows)))
+    total = show_size(sum(sizes.values()))
+    console.print(
+        f"{total} on disk. `kedro runs show RUN` tells all about one; `kedro runs --help` lists more commands."
+    )
     if console.width < _WIDE:
         console.print(f"From {_WIDE} columns on there are also {', '.join(_FOR_WIDE)}.")
 
 
-def _listed(row: dict[Any, Any]) -> dict[str, str]:
+def _listed(files: RunFiles, run: str, size: int | None, row: dict[Any, Any] | None) -> dict[str, str]:
+    story = files.story(run) or {"env": row["env"] if row else ""}
+    shown = row or {}
     return {
-        "run": row["classifier_run"],
-        "env": row["env"],
-        "reviews": row["reviews"],
-        "accuracy (95 % interval)": f"{row['accuracy']:.1%} ({row['accuracy_low']:.1%} to {row['accuracy_high']:.1%})",
-        "F1": f"{row['f1']:.1%}",
-        "baseline": f"{row['baseline_accuracy']:.1%}",
-        "minutes": f"{row['minutes']:.1f}",
-        "ready": "yes" if row["ready"] else "no",
-        "changed": row["changed"],
+        "run": run,
+        "label": files.labels_of(run),
+        "state": files.state(run) if size is not None else "cleaned",
+        "pipelines": _pipelines_text(story.get("pipelines", [])),
+        "env": story.get("env", ""),
+        "accuracy (95 % interval)": show_interval(shown, "accuracy") if row else "",
+        "F1": f"{shown['f1']:.1%}" if row else "",
+        "baseline": f"{shown['baseline_accuracy']:.1%}" if row else "",
+        "minutes": f"{story['seconds'] / 60:.1f}" if "seconds" in story else "",
+        "size": show_size(size) if size is not None else "",
+        "ready": ("yes" if shown["ready"] else "no") if row else "",
+        "changed": shown["changed"] if row else "",
     }
+
+
+def _pipelines_text(names: "Iterable[str]") -> str:
+    """Name the pipelines of a run; `all` for those of a plain `kedro run`."""
+    return ", ".join("all" if name == "__default__" else name for name in names)
+
+
+def show_interval(row: Mapping[Any, Any], name: str) -> str:
+    """A share of the ledger with its 95 % interval, in percent."""
+    return f"{row[name]:.1%} ({row[f'{name}_low']:.1%} to {row[f'{name}_high']:.1%})"
+
+
+def show_size(count: int) -> str:
+    """Bytes in kB, MB or GB, as disks are sold."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def label_run(name: str, label: str, remove: bool) -> None:
+    """Give a run a label, or take it away.
+
+    Args:
+        name: Another label of the run, its version, or the beginning of that.
+        label: The label.
+        remove: Take it away.
+
+    Raises:
+        UserError: There is no such run, or the label can't be given or taken.
+    """
+    context = open_context()
+    files = files_of(context)
+    run = files.find(name, files.runs())
+    if remove:
+        files.remove_label(run, label)
+    else:
+        files.add_label(run, label)
+    open_console().print(f"The labels of {run}: {files.labels_of(run) or 'none'}.")
 
 
 def compare_runs(first: str | None, second: str | None) -> None:
     """Show what two runs changed, how their figures differ, and whether the second is better.
 
     Args:
-        first: A run's version or the beginning of it; None for the best before the second.
+        first: A run's label, its version or the beginning of it; None for the best before the second.
         second: The same; None for the newest.
 
     Raises:
         UserError: There are not two runs, a name fits none or several, predictions are gone, or no test row is common.
     """
-    catalog = open_project().catalog
+    context = open_context()
+    catalog = context.catalog
+    labels = files_of(context).labels()
     reports = newest_reports(catalog.load("run_ledger"))
     if len(reports) < 2:
         raise UserError(f"a comparison needs two runs, and {len(reports)} recorded: `kedro run` makes one")
-    b = find_run(reports, second) if second is not None else len(reports) - 1
-    a = find_run(reports, first) if first is not None else _best(reports, b)
+    b = find_run(reports, labels.get(second, second)) if second is not None else len(reports) - 1
+    a = find_run(reports, labels.get(first, first)) if first is not None else _best(reports, b)
     if a == b:
         raise UserError(f"both names mean the run {reports['classifier_run'].iloc[a]}: name two, or the older one only")
     before, after = reports.iloc[a], reports.iloc[b]
     tables = [_predictions(catalog, str(row["classifier_run"])) for row in (before, after)]
     result = compare_predictions(*tables)
-    console = _console()
+    console = open_console()
     console.print(Text(f"A: {before['classifier_run']}\nB: {after['classifier_run']}"))
     _show_parameters(console, before, after)
-    console.print(_table(("figure", "A", "B", "B - A"), _figure_rows(before, after)))
+    console.print(make_table(("figure", "A", "B", "B - A"), _figure_rows(before, after)))
     console.print(Text(f"{_common_rows(result['rows'], *map(len, tables))}\nB against A: {result['sentence']}"))
 
 
@@ -98,7 +150,7 @@ def _predictions(catalog: CatalogProtocol, run: str) -> pd.DataFrame:
 def _show_parameters(console: Console, before: pd.Series, after: pd.Series) -> None:
     changes = changed_parameters(*(json.loads(row["parameters"]) for row in (before, after)))
     if changes:
-        console.print(_table(("parameter", "A", "B"), changes))
+        console.print(make_table(("parameter", "A", "B"), changes))
     else:
         console.print("Both have the same parameters.")
 
@@ -126,18 +178,3 @@ def _common_rows(common: int, first: int, second: int) -> str:
     if common == first == second:
         return f"Both were scored on the same {common:,} test rows."
     return f"Their test rows differ: {common:,} are common, of {first:,} and {second:,}; only those are compared."
-
-
-def _console() -> Console:
-    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if fixed else _WIDTH_OF_A_PIPE, highlight=False, markup=False)
-
-
-def _table(head: "Iterable[str]", rows: "Iterable[Iterable[str]]") -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name in head:
-        # Folded, not cut: on a narrow terminal every cell stays whole, and a run's name stays on one line to be copied.
-        table.add_column(name, overflow="fold", no_wrap=name in _UNBROKEN)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: what a user wrote is no markup
-    return table

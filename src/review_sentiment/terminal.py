@@ -1,13 +1,19 @@
-"""The end of a run in the terminal: the headline, the verdict, and where the report lies."""
+"""The terminal: the end of a run (headline, verdict, where the report lies), and the tables of the commands."""
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from review_sentiment.headline import headline_rows
+
+_WIDTH_OF_A_PIPE = 160
+_UNBROKEN = {"run", "state", "F1", "baseline", "minutes", "size", "ready"}
 
 
 def show_results(
@@ -33,3 +39,25 @@ def show_results(
     console.print(Text(evaluation["versus_baseline"]["sentence"]))
     if report is not None:
         console.print(Text(f"Report: {report}"), soft_wrap=True)  # a path that wraps can't be clicked or copied
+
+
+def open_console() -> Console:
+    """A console for tables, as wide as the terminal; a pipe has no width, so a file gets room enough."""
+    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if fixed else _WIDTH_OF_A_PIPE, highlight=False, markup=False)
+
+
+def make_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """Lay out a table of texts.
+
+    Args:
+        head: Names of the columns.
+        rows: One text a column.
+    """
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in head:
+        # Folded, not cut: on a narrow terminal every cell stays whole, and a run's name stays on one line to be copied.
+        table.add_column(name, overflow="fold", no_wrap=name in _UNBROKEN)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: what a user wrote is no markup
+    return table

@@ -123,7 +123,7 @@ def test_a_named_run_is_used_and_a_half_finished_one_never(trained, corpus):
 
     assert trained.load("scoring_summary")["run"] == trained.first
     assert trained.load("manifest")["classifier_run"] == trained.first
-    with pytest.raises(UserError, match=r"begins with '2999': the newest are"):
+    with pytest.raises(UserError, match=r"the run 2999-01-01T00.00.00.000Z has no predictions, and"):
         trained.run("inference", new_reviews="reviews.csv", run="2999")
     shutil.rmtree(half)
 

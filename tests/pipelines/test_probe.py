@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.probe import choose_engine, measure_pace
 from tests.test_params import raw  # noqa: F401 - a fixture
@@ -39,13 +40,20 @@ def test_probing_leaves_model_and_random_state_as_they_were(model, batch, traini
 
 
 def test_what_is_asked_for_is_taken_and_not_measured(model, batch, training):
-    asked = training.model_copy(update={"precision": "bf16", "threads": 1})
+    asked = training.model_copy(update={"precision": "bf16", "threads": 1, "attention": "eager"})
     engine = choose_engine(model, batch, asked)
 
-    assert (engine.precision, engine.threads, engine.device) == ("bf16", 1, "cpu")
+    assert (engine.precision, engine.threads, engine.attention, engine.device) == ("bf16", 1, "eager", "cpu")
     assert "bf16" not in engine.reason
+    assert "eager" not in engine.reason
     with engine.applied(model):
         assert torch.get_num_threads() == 1
+
+
+def test_attention_that_the_encoder_lacks_is_refused(model, batch, training):
+    model.set_attn_implementation("eager")
+    with pytest.raises(UserError, match=r"training\.attention is sdpa, which this encoder does not support"):
+        choose_engine(model, batch, training.model_copy(update={"attention": "sdpa"}))
 
 
 def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, monkeypatch):

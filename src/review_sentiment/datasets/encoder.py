@@ -118,6 +118,15 @@ class TokenizerDataset(_EncoderDataset):
 class PretrainedDataset(_EncoderDataset):
     """An encoder's weights, configuration and tokenizer; the bundled one is checked against its known hash."""
 
+    def content_sha256(self) -> str | None:
+        """Hash of all its files; None for a hub id."""
+        if self._encoder != "minilm" and find_local(self._encoder) is None:
+            return None
+        if self._encoder == "minilm" and find_spec(_MINILM_PACKAGE) is None:
+            return _MINILM_SHA256  # from the hub, and checked when it is read
+        folder = _find_encoder(self._encoder, _ALL_FILES)
+        return sha256_of(sorted({file for pattern in _ALL_FILES for file in folder.glob(pattern)}))
+
     def load(self) -> "Pretrained":
         """Read the weights as they are, before any head is added.
 

@@ -1,6 +1,7 @@
 """Find what a user named by a path, and know it again."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from kedro.utils import find_kedro_project
@@ -20,8 +21,13 @@ def find_local(name: str) -> Path | None:
     return next((path for path in (given, project / given) if path.exists()), None)
 
 
+def show_path(path: Path) -> str:
+    """A path as people like to read it: from where they are, if it lies below."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def sha256_of(files: list[Path]) -> str:
-    """Hash of one weight file, or of the sorted shards one after another, as 64 hexadecimal digits."""
+    """Hash of one file, or of several one after another, such as weights in shards, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

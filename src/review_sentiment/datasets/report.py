@@ -2,7 +2,6 @@
 
 import html
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from kedro_datasets.text import TextDataset as StockTextDataset
 
 from review_sentiment.datasets.atomic import AtomicSave, replace_atomically
 from review_sentiment.datasets.classifier import ClassifierDataset
+from review_sentiment.datasets.paths import show_path
 
 logger = logging.getLogger(__name__)
 
@@ -20,17 +20,12 @@ _DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)"')
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
-def _shown(path: Path) -> str:
-    """A path as people like to read it: from where they are, if it lies below."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
 class ReportDataset(AtomicSave, StockTextDataset):
     """A page of HTML that a browser opens from disk."""
 
     def place(self) -> str:
         """Where this run's page is, or the newest one's."""
-        return _shown(Path(self._get_load_path()))
+        return show_path(Path(self._get_load_path()))
 
     def preview(self) -> HTMLPreview:
         """Say in Kedro-Viz what the page is and where; the page itself has scripts, which Kedro-Viz takes out."""
@@ -41,7 +36,7 @@ class ReportDataset(AtomicSave, StockTextDataset):
         size = path.stat().st_size / 1e6
         return HTMLPreview(
             f"{verdict}\n\nOne page of {size:.1f} MB with all figures and tables. Open it in a browser:\n\n"
-            f"    {html.escape(_shown(path))}\n"
+            f"    {html.escape(show_path(path))}\n"
         )
 
 

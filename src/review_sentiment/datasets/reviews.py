@@ -12,7 +12,7 @@ import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from review_sentiment.datasets.paths import find_local
+from review_sentiment.datasets.paths import find_local, sha256_of
 from review_sentiment.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,17 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, pd.DataFrame]]):
         if table.empty:
             raise UserError(f"{path} holds no reviews: it needs a header and at least one row for each class")
         return {"train": table}
+
+    def content_sha256(self) -> str | None:
+        """Hash of the file, or of all files of the folder; None for a hub id.
+
+        Raises:
+            UserError: There is no such file or folder.
+        """
+        path = self._find()
+        if path is None:
+            return None
+        return sha256_of(sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path])
 
     def save(self, data: NoReturn) -> NoReturn:
         """Refuse: raw reviews are the user's, and are only read."""

@@ -1,11 +1,12 @@
 """Figures that describe the data of a run."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from review_sentiment.manifest import data_fingerprint
 
 
 def describe_data(
@@ -27,10 +28,9 @@ def describe_data(
         order), `splits` (for each: `rows`, `class_shares`, `words` and `tokens` as quantiles, `texts_truncated` and
         `tokens_cut` as shares in [0, 1]).
     """
-    rows = sorted(f"{row_id}:{label}" for row_id, label in zip(reviews["row_id"], reviews["label"], strict=True))
     return {
         "contract": dict(contract_counts),
-        "fingerprint": hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest(),
+        "fingerprint": data_fingerprint(reviews["row_id"], reviews["label"]),
         "splits": {name: _describe_split(splits[name], tokenized[name]) for name in splits},
     }
 

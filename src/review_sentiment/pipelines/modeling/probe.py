@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from review_sentiment.encoder import Precision, computing_in
+from review_sentiment.errors import UserError
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace
 from review_sentiment.timing import best_seconds, bf16_products_gain
@@ -72,6 +73,9 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
 
     Returns:
         What was chosen, and why.
+
+    Raises:
+        UserError: The encoder does not support the attention that is asked for.
     """
     reasons = []
     with _trial(model, choose_device(params)) as trial, _threads_restored():
@@ -87,7 +91,11 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
             precision, seconds, reason = _choose_precision(trial, rows, seconds)
             reasons.append(reason)
         attention = usual = trial.config._attn_implementation
-        if usual != "eager":
+        if params.attention != "auto":
+            if params.attention != usual == "eager":
+                raise UserError("training.attention is sdpa, which this encoder does not support: take auto or eager")
+            attention = params.attention
+        elif usual != "eager":
             trial.set_attn_implementation("eager")
             gain = seconds / best_seconds(lambda: _step(trial, rows, precision))
             attention = "eager" if gain > _WORTHWHILE else usual

@@ -1,0 +1,133 @@
+"""Repeat a run from its manifest, and say whether the result is the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.io import MemoryDataset
+from kedro.runner import SequentialRunner
+from rich.text import Text
+
+from review_sentiment.catalog import files_of
+from review_sentiment.errors import UserError
+from review_sentiment.manifest import data_fingerprint, flatten
+from review_sentiment.params import parse_parameters
+from review_sentiment.terminal import open_console
+
+# Which earlier run is read, and where to go on, is told by the versions; a repetition does all of the work.
+_NOT_REPEATED = {"run", "resume"}
+_RAN_ON = ("code", "libraries", "machine", "data_fingerprint", "encoder_sha256", "engine")
+# The source's hash tells more than git does, and the engine's reason is in words.
+_NO_CAUSE = {"code.commit", "code.dirty", "engine.reason"}
+_MISSING = object()
+
+
+def rerun_run(name: str) -> None:
+    """Run again with a run's recorded environment, parameters and versions, and compare the predictions.
+
+    Args:
+        name: Its label, its version, or the beginning of that.
+
+    Raises:
+        UserError: It left too little to repeat it, or the reviews have changed since.
+    """
+    files = files_of(KedroSession.create().load_context())
+    run = files.find(name, files.runs())
+    story = files.story(run)
+    if story is None or files.state(run) in ("running", "killed"):
+        raise UserError(f"the run {run} has left no manifest, which a repetition needs")
+    if not files.has("predictions", run):
+        raise UserError(f"the run {run} made no predictions that a repetition could be compared with")
+    env = None if story["env"] == "base" else story["env"]
+    parameters = _parameters_to_give(story, env)
+    _check_reviews(story, env, parameters)
+    names = [] if story["pipelines"] == ["__default__"] else story["pipelines"]
+    session = KedroSession.create(env=env, runtime_params=parameters)
+    with session:
+        try:
+            session.run(pipeline_names=names, load_versions=files.reads(run), **story.get("selection", {}))
+        except UserError:
+            # A gate that fails, as it may have in the run itself, comes after everything is written.
+            if not files.has("predictions", session.session_id):
+                raise
+    again = session.session_id
+    before, after = (pd.read_parquet(files.path("predictions", version)) for version in (run, again))
+    console = open_console()
+    console.print(Text(f"{run} was repeated as {again}.\n{same_predictions(before, after)}"), soft_wrap=True)
+    console.print(Text(_changes_text(story, files.story(again) or {})), soft_wrap=True)
+
+
+def _parameters_to_give(story: Mapping[str, Any], env: str | None) -> dict[str, Any]:
+    """The recorded parameters that are others today, nested, with what was measured then instead of `auto`."""
+    recorded = {name: value for name, value in flatten(story["parameters"]).items() if name not in _NOT_REPEATED}
+    engine = story.get("engine")
+    if engine is not None:
+        recorded |= {f"training.{name}": engine[name] for name in ("precision", "threads", "attention")}
+        recorded["training.device"] = "cpu" if engine["device"] == "cpu" else "auto"
+    raw = KedroSession.create(env=env).load_context().config_loader["parameters"]
+    today = flatten(parse_parameters(raw).model_dump(mode="json"))
+    nested: dict[str, Any] = {}
+    for name, value in recorded.items():
+        if today.get(name, _MISSING) != value:
+            *blocks, key = name.split(".")
+            place = nested
+            for block in blocks:
+                place = place.setdefault(block, {})
+            place[key] = value
+    return nested
+
+
+def _check_reviews(story: Mapping[str, Any], env: str | None, parameters: dict[str, Any]) -> None:
+    """Read the reviews as the run did, before anything is written, and refuse others than those.
+
+    Raises:
+        UserError: They have changed.
+    """
+    if "data_engineering" not in story["pipelines"] and "__default__" not in story["pipelines"]:
+        return
+    catalog = KedroSession.create(env=env, runtime_params=parameters).load_context().catalog
+    catalog["reviews_checked"] = MemoryDataset()
+    SequentialRunner().run(pipelines["data_engineering"].only_nodes("check_reviews"), catalog)
+    reviews = catalog.load("reviews_checked")
+    if data_fingerprint(reviews["row_id"], reviews["label"]) != story["data_fingerprint"]:
+        raise UserError(
+            f"the reviews in {story['parameters']['reviews']} are not those of the run {story['run']} any more, so it"
+            " can't be repeated; `kedro runs show` tells its command, to train on the new ones"
+        )
+
+
+def same_predictions(before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """Say how alike two sets of predictions are.
+
+    Args:
+        before: With `row_id`, `label`, `predicted` and `proba_` columns.
+        after: The same.
+
+    Returns:
+        A sentence that begins with Identical, Close (the same class for every review) or Different.
+    """
+    if before.equals(after):
+        return f"Identical: all {len(before):,} predictions are the same, bit for bit."
+    columns = ["row_id", *(column for column in before if str(column).startswith("proba_"))]
+    if list(before["row_id"]) != list(after["row_id"]) or not set(columns) <= set(after):
+        return "Different: the test rows or classes are others."
+    others = int((before["predicted"] != after["predicted"]).sum())
+    gap = float((before[columns[1:]] - after[columns[1:]]).abs().to_numpy().max())
+    moved = f"probabilities move by up to {gap:.2g}"
+    if others:
+        return f"Different: {others:,} of {len(before):,} reviews get another class; {moved}."
+    return f"Close: all {len(before):,} reviews get the same class; {moved}."
+
+
+def _changes_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Say what a repetition ran on that the run did not."""
+    then, now = (flatten({part: story.get(part) for part in _RAN_ON}) for story in (before, after))
+    names = [name for name in then | now if name not in _NO_CAUSE and then.get(name) != now.get(name)]
+    text = "Code, libraries, machine, data and encoder are the same."
+    if names:
+        text = f"Changed since: {', '.join(f'{name} {then.get(name)} → {now.get(name)}' for name in names)}."
+    if before["parameters"]["training"]["time_budget_minutes"] is not None:
+        text += " A time budget ends training by the clock, so repetitions may differ."
+    return text

@@ -1,0 +1,282 @@
+"""`kedro runs show`, `label`, `rerun` and `clean`, over real tiny runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from kedro.framework.session import KedroSession
+
+from review_sentiment.catalog import files_of
+from review_sentiment.cli import cli
+from review_sentiment.errors import UserError
+from review_sentiment.manifest import flatten
+from review_sentiment.rerun import same_predictions
+from review_sentiment.unchanged import without_repetition
+from tests.conftest import TINY, make_corpus, new_project
+
+KILLED = "2026-01-01T00.00.00.000Z"
+
+
+def call(*arguments: str, fails: bool = False) -> str:
+    done = CliRunner().invoke(cli, ["runs", *arguments])
+    assert "Traceback" not in done.output
+    assert done.exit_code == int(fails), done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_encoder, corpus):
+    """A good run with the label `good`, a bad one, a report on the good one, and a run that failed at once."""
+    from kedro.framework.startup import bootstrap_project
+
+    project = new_project(tmp_path_factory.mktemp("made") / "project", tiny_encoder, corpus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.folder)
+        bootstrap_project(project.folder)
+        project.good = project.run(
+            report={"slice_columns": ["style", "shop"]}, data={"label_names": "negative/positive"}
+        )
+        project.bad = project.run(training={"learning_rate": 1e-7, "epochs": 1})
+        call("label", project.good, "good")
+        project.report = project.run("reporting", run="good")
+        with pytest.raises(UserError, match="warmup_steps"):
+            project.run(training={"warmup_steps": 500})
+        project.failed = max(project.versions())
+        yield project
+
+
+@pytest.fixture
+def copy(made, tmp_path, monkeypatch):
+    """The same project in a folder of its own, to delete in."""
+    shutil.copytree(made.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def files():
+    return files_of(KedroSession.create().load_context())
+
+
+def test_the_list_tells_every_run_and_how_it_ended(made, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call().splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("20")}
+    assert list(rows) == [made.good, made.bad, made.report, made.failed]
+    assert rows[made.good][:2] == ["good", "complete"]
+    assert [rows[run][0] for run in (made.bad, made.report, made.failed)] == ["complete", "complete", "failed"]
+    assert rows[made.good][-1] in ("MB", "kB")
+    assert max(map(len, lines)) <= 80
+    assert not list(Path("data/08_reporting/runs_in_progress").iterdir())
+
+
+def test_a_label_is_accepted_wherever_a_run_is(made):
+    read = made.load("manifest", made.report)["versions_read"]
+    inputs = {"metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits", "reload_check"}
+    assert {name for name, version in read.items() if version == made.good} == inputs
+    assert set(read.values()) == {made.good, made.report}
+    assert f"A: {made.good}\nB: {made.bad}" in call("compare", "good")
+    assert "no label 'best'" in call("label", "good", "best", "--remove", fails=True)
+    assert "'2' can't be a label" in call("label", made.bad, "2", fails=True)
+
+
+def test_training_can_go_back_to_the_data_of_an_earlier_run(made):
+    newer = made.run("data_engineering", subset={"train_rows": 60})
+    trained = made.run("modeling", run="good", training={"epochs": 1})
+    assert files().reads(trained) == {"splits": made.good, "tokenized": made.good}
+    fingerprint = made.load("data_profile", made.good)["fingerprint"]
+    assert f"reviews:     reviews.csv, fingerprint {fingerprint}" in call("show", trained)
+    for run in (newer, trained):
+        files().delete(run)
+
+
+def test_show_tells_what_a_run_was_and_what_became_of_it(made):
+    shown = call("show", "good")
+    manifest = made.load("manifest", made.good)
+    for text in (
+        f"run:         {made.good}", "label:       good", "state:       complete", "--params \"reviews=reviews.csv,",
+        f"fingerprint {manifest['data_fingerprint']}", f"SHA-256 {manifest['encoder_sha256']}",
+        "computed:    in fp32, threads: 1", f"torch {manifest['libraries']['torch']}", f"read by:     {made.report}",
+        f"report:      data/08_reporting/report.html/{made.good}/report.html", "code:        not under git",
+        f"verdict:     {made.load('readiness', made.good)['sentence']}",
+    ):  # fmt: skip
+        assert text in shown
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["training.epochs", "4", "6"] in rows
+    assert not [row for row in rows if row[:1] == ["subset.seed"]]
+    assert {"fine_tune", "classifier"} <= {row[0] for row in rows if len(row) > 1}
+
+    assert f"classifier:  of the run {made.good}" in call("show", made.report)
+    assert "command:     kedro run --pipelines reporting" in call("show", made.report)
+    assert "state:       failed (UserError: " in call("show", made.failed)
+    assert "no run on disk has the label 'x'" in call("show", "x", fails=True)
+
+
+def test_a_repetition_gives_identical_predictions(made):
+    text = call("rerun", "good")
+    again = max(made.versions())
+    assert f"{made.good} was repeated as {again}.\nIdentical: all 20 predictions are the same, bit for bit." in text
+    assert "Code, libraries, machine, data and encoder are the same." in text
+    first, second = (made.load("manifest", run) for run in (made.good, again))
+    engine = first["engine"]
+    measured = {name: engine[name] for name in ("precision", "threads", "attention", "device")}
+    assert second["parameters"]["training"] == {**first["parameters"]["training"], **measured}
+    assert second["parameters"]["report"] == first["parameters"]["report"]
+    files().delete(again)
+    next(Path("data/08_reporting/run_ledger").glob(f"{again}-*")).unlink()
+
+
+def test_what_can_not_be_repeated_is_refused_before_anything_is_written(made):
+    before = made.versions()
+    table = make_corpus(162)
+    kept = Path("reviews.csv").read_bytes()
+    table.to_csv("reviews.csv", index=False)
+    try:
+        assert f"the reviews in reviews.csv are not those of the run {made.good}" in call("rerun", "good", fails=True)
+    finally:
+        Path("reviews.csv").write_bytes(kept)
+    assert f"the run {made.report} made no predictions" in call("rerun", made.report, fails=True)
+    assert made.versions() == before
+
+
+def test_alike_predictions_are_called_close_and_others_different():
+    table = pd.DataFrame({"row_id": ["a", "b"], "predicted": ["x", "y"], "proba_x": [0.9, 0.4], "proba_y": [0.1, 0.6]})
+    moved = table.assign(proba_x=[0.9, 0.45], proba_y=[0.1, 0.55])
+    assert same_predictions(table, table.copy()).startswith("Identical: all 2 predictions")
+    assert (
+        same_predictions(table, moved) == "Close: all 2 reviews get the same class; probabilities move by up to 0.05."
+    )
+    assert same_predictions(table, moved.assign(predicted="x")).startswith("Different: 1 of 2 reviews")
+    assert same_predictions(table, table[::-1]) == "Different: the test rows or classes are others."
+
+
+def test_clean_shows_first_and_then_deletes_whole_runs(made, copy):
+    ledger = sorted(Path("data/08_reporting/run_ledger").iterdir())
+    leave_killed()
+    before = {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")}
+    shown = call("clean", "--keep-last", "1", "--keep-best", "1")
+    assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")} == before
+    kept, deleted = shown.split("deleted because")
+    assert f"{made.good}  label good" in kept
+    assert f"{made.report}  one of the last 1" in kept
+    assert [f"{made.bad}  old" in deleted, f"{made.failed}  failed" in deleted, f"{KILLED}  killed" in deleted] == [
+        True
+    ] * 3
+    assert "runs: 3, leftovers of broken writes: 1" in shown
+    assert "Nothing has been; --yes does it." in shown
+
+    call("label", "good", "good", "--remove")
+    done = call("clean", "--keep-last", "1", "--keep-best", "0", "--yes")
+    assert f"{made.good}  read by {made.report}" in done
+    assert {path.name for path in Path("data").glob("*/*/*T*Z")} == {made.good, made.report}
+    assert not list(Path("data").rglob(".*"))
+    assert sorted(Path("data/08_reporting/run_ledger").iterdir()) == ledger
+    listed = call()
+    assert [line.split()[1] for line in listed.splitlines() if line.startswith(made.bad)] == ["cleaned"]
+    assert "state:       cleaned" in call("show", made.bad)
+    assert "Nothing to delete." in call("clean", "--yes")
+
+
+def leave_killed() -> None:
+    for place in ("05_model_input/tokenized", "02_intermediate/data_profile.json"):
+        (Path("data") / place / KILLED).mkdir()
+    staged = Path(f"data/05_model_input/tokenized/{KILLED}/.tokenized.{'0' * 32}.tmp")
+    staged.mkdir()
+    (staged / "rows.arrow").write_bytes(b"x" * 2000)
+    Path(f"data/02_intermediate/.reviews_checked.parquet.{'0' * 32}.tmp").write_bytes(b"x" * 1000)
+
+
+def test_a_clean_without_numbers_takes_only_what_broke_and_nothing_of_a_run_in_progress(made, copy):
+    leave_killed()
+    record = files().begin({"run": KILLED, "versions_read": {"splits": made.failed}})
+    shown = call("clean", "--yes")
+    assert f"{KILLED}  running" in shown
+    assert f"{made.failed}  read by {KILLED}" in shown
+    assert "Nothing to delete." in shown
+    record.end()
+
+    done = call("clean", "--yes")
+    assert "runs: 2, leftovers of broken writes: 1, together 60" in done
+    assert files().runs() == [made.good, made.bad, made.report]
+
+
+def test_an_interrupted_clean_is_finished_by_the_next(made, copy, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(PermissionError(13, "no right", str(path))))
+        stopped = call("clean", "--keep-last", "1", "--yes", fails=True)
+    assert "could not be deleted (no right): the next clean goes on" in stopped
+    assert [line.split()[1] for line in call().splitlines() if line.startswith(made.bad)] == ["cleaned"]
+    assert not list(Path("data").glob(f"*/*/{made.bad}/[!.]*"))
+    finished = call("clean", "--yes")
+    assert f"{made.bad}  its deletion was interrupted" in finished
+    assert not list(Path("data").glob(f"*/*/{made.bad}"))
+
+
+def test_the_best_are_counted_for_each_set_of_reviews(made, copy):
+    ledger = copy / "data/08_reporting/run_ledger"
+    row = pd.read_parquet(next(ledger.glob(f"{made.bad}-*")))
+    row.assign(data_fingerprint="other").to_parquet(next(ledger.glob(f"{made.bad}-*")))
+    shown = call("clean", "--keep-best", "1")
+    assert shown.count("one of the 1 best on its reviews") == 1  # the good one has a label
+    assert f"{made.bad}  one of the 1 best" in shown
+
+
+def test_the_manifest_names_options_that_leave_out_nodes(made, copy):
+    with KedroSession.create(runtime_params={"encoder": str(made.encoder)}) as session:
+        session.run(pipeline_names=["reporting"], to_nodes=["evaluate"], load_versions={"metrics": made.bad})
+    manifest = json.loads(files().path("manifest", session.session_id).read_text("utf-8"))
+    assert manifest["selection"] == {"to_nodes": ["evaluate"]}
+    assert manifest["versions_read"]["splits"] == made.bad
+    assert "--pipelines reporting --to-nodes evaluate" in call("show", session.session_id)
+
+
+def tiny_params(made, **changes: object) -> str:
+    params = {"reviews": "reviews.csv", "encoder": str(made.encoder), **flatten(TINY), **changes}
+    return ",".join(f"{name}={'null' if value is None else value}" for name, value in params.items())
+
+
+def options(made, params: str, **others: object) -> dict[str, object]:
+    """Of the command line, as click parses them."""
+    from review_sentiment.cli import run
+
+    context = run.make_context("run", ["--params", params])
+    return {**{name: value for name, value in context.params.items() if name != "force"}, **others}
+
+
+def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
+    done = made.command("--params", tiny_params(made))
+    assert done.exit_code == 0, done.output
+    said = "data engineering and training are skipped, and what follows uses its result. `kedro run --force` trains"
+    assert f"are those of the run {made.good}: {said}" in done.output
+    runs = files().runs()
+    assert files().story(runs[-1])["pipelines"] == ["reporting"]
+    assert files().reads(runs[-1])["metrics"] == made.good
+
+    nothing = made.command("--pipelines", "modeling,data_engineering", "--params", tiny_params(made))
+    assert "data engineering and training are skipped. `kedro run --force`" in nothing.output
+    assert files().runs() == runs
+
+    forced = made.command("--force", "--pipelines", "modeling,data_engineering", "--params", tiny_params(made))
+    assert forced.exit_code == 0, forced.output
+    assert files().has("classifier", files().runs()[-1])
+
+
+def test_whatever_shapes_training_lets_it_train(made, copy):
+    def trains(changes: dict[str, object], **others: object) -> bool:
+        given = options(made, tiny_params(made, **changes), **others)
+        return without_repetition(given) is given
+
+    assert not trains({})
+    assert not trains({"report.sure": 0.9, "readiness.enforce": "true"})
+    assert trains({"training.epochs": 5})
+    assert trains({"data.empty_texts": "drop"})
+    assert trains({"baseline.ngram_max": 1})
+    assert trains({"run": made.good})
+    assert trains({}, to_nodes=["tokenize"])
+    assert trains({}, pipelines=["modeling", "reporting"])
+    assert trains({"reviews": "missing.csv"})
+    with Path("reviews.csv").open("a") as file:
+        file.write("a lovely film,positive,plain\n")
+    assert trains({})
