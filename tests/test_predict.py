@@ -83,7 +83,7 @@ def test_mistakes_are_one_message(trained):
 
 
 def test_without_a_classifier_it_says_how_to_make_one(project):
-    assert "there is no run with classifier, predictions, reload_check yet: `kedro run` makes one" in fails("fine")
+    assert "there is no classifier yet: `kedro run` makes one" in fails("fine")
 
 
 def test_a_terminal_without_input_gets_the_usage():

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from kedro.framework.session import KedroSession
 
-from review_sentiment.catalog import open_project
+from review_sentiment.catalog import files_of
 from review_sentiment.cli import cli
 from review_sentiment.errors import UserError
 from review_sentiment.manifest import flatten
@@ -57,7 +57,7 @@ def copy(made, tmp_path, monkeypatch):
 
 
 def files():
-    return open_project().files
+    return files_of(KedroSession.create().load_context())
 
 
 def test_the_list_tells_every_run_and_how_it_ended(made, monkeypatch):

@@ -30,11 +30,11 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from websockets.sync.client import connect
 
-from review_sentiment.catalog import open_project, open_scorer
+from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.cli import cli
 from review_sentiment.confidence import check_on_test
 from review_sentiment.datasets.prediction_log import PredictionLogDataset
-from review_sentiment.params import ServingParams
+from review_sentiment.params import ServingParams, parse_parameters
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
 from tests.conftest import make_corpus, new_project
@@ -51,10 +51,10 @@ def trained(tmp_path_factory, tiny_encoder, corpus):
         patch.chdir(made.folder)
         bootstrap_project(made.folder)
         made.first = made.run()
-        opened = open_project()
+        opened = open_context()
         made.scorer = open_scorer(opened, None)
         made.on_test = check_on_test(opened.catalog.load("predictions", version=made.first), made.scorer.threshold)
-        made.limits = opened.parameters.serving
+        made.limits = parse_parameters(opened.config_loader["parameters"]).serving
         yield made
 
 
@@ -382,7 +382,7 @@ def test_mistakes_with_the_command_are_one_message(trained, monkeypatch):
 
 
 def test_without_a_classifier_it_does_not_start(project):
-    assert "there is no run with classifier, predictions, reload_check yet" in call("--port", "0")
+    assert "there is no classifier yet" in call("--port", "0")
 
 
 def test_a_queue_that_never_takes_a_full_request_is_refused(trained):

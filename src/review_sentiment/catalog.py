@@ -1,15 +1,13 @@
-"""Open the project's catalog from a command, and in it the classifier that scores new texts."""
+"""Open the project from a command: its catalog, what its runs have left, and the classifier that scores new texts."""
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kedro.framework.project import pipelines
+from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
-from kedro.io import CatalogProtocol
 
-from review_sentiment.datasets.versions import choose_versions
-from review_sentiment.params import Parameters, parse_parameters
+from review_sentiment.errors import UserError
+from review_sentiment.params import parse_parameters
 from review_sentiment.run_files import RunFiles
 
 if TYPE_CHECKING:
@@ -19,34 +17,28 @@ if TYPE_CHECKING:
 _NEEDED = {"classifier", "predictions", "reload_check"}
 
 
-@dataclass(frozen=True)
-class OpenProject:
-    """The project around the working directory."""
-
-    catalog: CatalogProtocol
-    parameters: Parameters
-    files: RunFiles
-
-
-def open_project(env: str | None = None) -> OpenProject:
-    """Open the project that the working directory is in.
+def open_context(env: str | None = None) -> KedroContext:
+    """Open the project that the working directory is in, quietly: a command has its own words for what it does.
 
     Args:
-        env: Environment; `base` leaves out `conf/local`, None does not.
+        env: Environment; None for the usual one.
     """
-    # Kedro logs each load; a command has its own words for what it does.
-    logging.getLogger("kedro").setLevel(logging.WARNING)
-    context = KedroSession.create(env=env).load_context()
-    files = RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
-    return OpenProject(context.catalog, parse_parameters(context.config_loader["parameters"]), files)
+    logging.getLogger("kedro").setLevel(logging.WARNING)  # it logs each load
+    return KedroSession.create(env=env).load_context()
 
 
-def open_scorer(project: OpenProject, wanted: str | None, batch_size: int | None = None) -> "Scorer":
+def files_of(context: KedroContext) -> RunFiles:
+    """What runs have left in a project's folders."""
+    return RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
+
+
+def open_scorer(context: KedroContext, wanted: str | None, batch_size: int | None = None) -> "Scorer":
     """Read a classifier, and make it ready to score.
 
     Args:
-        project: Where it is.
-        wanted: Label or version of the run that trained it, or the beginning of it; None for the newest that is whole.
+        context: The project.
+        wanted: Label or version of the run that trained it, or the beginning of that; None for the newest that was
+            evaluated.
         batch_size: Texts per forward pass; None for `inference.batch_size`.
 
     Returns:
@@ -55,19 +47,20 @@ def open_scorer(project: OpenProject, wanted: str | None, batch_size: int | None
     Raises:
         UserError: There is no classifier yet, no run or several begin so, or its weights are not the evaluated ones.
     """
-    catalog: Any = project.catalog
-    makers = {name: maker.all_outputs() for name, maker in pipelines.items()}
-    versions = choose_versions(project.files, _NEEDED | {"exported_classifier"}, makers, {}, wanted)
-    run = versions["classifier"]
+    files, catalog = files_of(context), context.catalog
+    able = [run for run in files.versions() if all(files.has(name, run) for name in _NEEDED)]
+    if not able:
+        raise UserError("there is no classifier yet: `kedro run` makes one")
+    run = able[-1] if wanted is None else files.find(wanted, able)
     from review_sentiment.scorer import build_scorer
 
-    inference = project.parameters.inference
+    inference = parse_parameters(context.config_loader["parameters"]).inference
     if batch_size is not None:
         inference = inference.model_copy(update={"batch_size": batch_size})
     return build_scorer(
         catalog.load("classifier", version=run),
         catalog.load("reload_check", version=run),
-        catalog.load("exported_classifier", version=versions.get("exported_classifier")),
+        catalog.load("exported_classifier", version=files.newest_made_of(run, "exported_classifier")),
         run,
         inference,
     )

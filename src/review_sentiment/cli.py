@@ -1,6 +1,6 @@
 """The project's commands, found by `kedro`.
 
-`run` is Kedro's, `runs` all that can be done with past runs, `predict` scores texts, and `serve` does so over HTTP.
+`run` is Kedro's, `runs` is all that can be done with past runs, `predict` scores texts, and `serve` does so over HTTP.
 
 What the user can mend ends a command with one message and exit code 1, without a traceback.
 """
@@ -162,11 +162,7 @@ def clean(keep_last: int | None, keep_best: int | None, yes: bool) -> None:
 
 @cli.command(name="predict", cls=_TellsUser)
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
-@click.option(
-    "--run",
-    metavar="RUN",
-    help="Run whose classifier answers: a label, a version, or its beginning; the newest by default.",
-)
+@click.option("--run", metavar="RUN", help="Run whose classifier answers, or its beginning; the newest by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text, and nothing else.")
 @click.pass_context
 def predict(ctx: click.Context, texts: tuple[str, ...], run: str | None, as_json: bool) -> None:
@@ -183,11 +179,7 @@ def predict(ctx: click.Context, texts: tuple[str, ...], run: str | None, as_json
 
 
 @cli.command(name="serve", cls=_TellsUser)
-@click.option(
-    "--run",
-    metavar="RUN",
-    help="Run whose classifier answers: a label, a version, or its beginning; the newest by default.",
-)
+@click.option("--run", metavar="RUN", help="Run whose classifier answers, or its beginning; the newest by default.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--log-predictions", is_flag=True, help="Keep what was answered in data/07_model_output/prediction_log.")

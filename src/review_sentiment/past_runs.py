@@ -9,7 +9,7 @@ from kedro.io import CatalogProtocol, DatasetError
 from rich.console import Console
 from rich.text import Text
 
-from review_sentiment.catalog import open_project
+from review_sentiment.catalog import files_of, open_context
 from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
 from review_sentiment.run_files import RunFiles
@@ -25,8 +25,9 @@ _FOR_WIDE = ("pipelines", "env", "F1", "baseline", "minutes", "ready", "changed"
 
 def list_runs() -> None:
     """Show a table of all runs, oldest first: what is on disk, and the classifiers that only the ledger still knows."""
-    project = open_project()
-    files, reports = project.files, newest_reports(project.catalog.load("run_ledger"))
+    context = open_context()
+    files = files_of(context)
+    reports = newest_reports(context.catalog.load("run_ledger"))
     figures = {str(row["classifier_run"]): row for row in reports.to_dict("records")}
     sizes = {run: sum(files.sizes(run).values()) for run in files.runs()}
     runs = sorted({*sizes, *figures})
@@ -93,7 +94,8 @@ def label_run(name: str, label: str, remove: bool) -> None:
     Raises:
         UserError: There is no such run, or the label can't be given or taken.
     """
-    files = open_project().files
+    context = open_context()
+    files = files_of(context)
     run = files.find(name, files.runs())
     if remove:
         files.remove_label(run, label)
@@ -112,8 +114,9 @@ def compare_runs(first: str | None, second: str | None) -> None:
     Raises:
         UserError: There are not two runs, a name fits none or several, predictions are gone, or no test row is common.
     """
-    project = open_project()
-    catalog, labels = project.catalog, project.files.labels()
+    context = open_context()
+    catalog = context.catalog
+    labels = files_of(context).labels()
     reports = newest_reports(catalog.load("run_ledger"))
     if len(reports) < 2:
         raise UserError(f"a comparison needs two runs, and {len(reports)} recorded: `kedro run` makes one")

@@ -10,7 +10,7 @@ import click
 import rich
 
 from review_sentiment.answers import Answer, to_answers
-from review_sentiment.catalog import open_project, open_scorer
+from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.confidence import accuracy_text, check_on_test
 from review_sentiment.errors import UserError
 from review_sentiment.scorer import Scorer
@@ -32,8 +32,8 @@ def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
         UserError: A text is empty or no UTF-8, or there is no such classifier.
     """
     rich.reconfigure(stderr=True)  # logs and warnings; standard output is for the answers
-    project = open_project()
-    scorer = open_scorer(project, run)
+    context = open_context()
+    scorer = open_scorer(context, run)
     named = enumerate(texts, start=1) if texts else _lines(sys.stdin.buffer)
     place = "text {}" if texts else "line {} of the input"
     number = 0
@@ -44,7 +44,7 @@ def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
             click.echo(_as_json(answer, scorer.run) if as_json else _as_line(answer, text))
     if number == 0:
         raise UserError("standard input holds no text: give one a line")
-    on_test = check_on_test(project.catalog.load("predictions", version=scorer.run), scorer.threshold)
+    on_test = check_on_test(context.catalog.load("predictions", version=scorer.run), scorer.threshold)
     click.echo(f"Answered by run {scorer.run}: {accuracy_text(on_test)}.", err=as_json)
 
 

@@ -10,10 +10,10 @@ from kedro.io import MemoryDataset
 from kedro.runner import SequentialRunner
 from rich.text import Text
 
+from review_sentiment.catalog import files_of
 from review_sentiment.errors import UserError
 from review_sentiment.manifest import data_fingerprint, flatten
 from review_sentiment.params import parse_parameters
-from review_sentiment.run_files import RunFiles
 from review_sentiment.terminal import open_console
 
 # Which earlier run is read, and where to go on, is told by the versions; a repetition does all of the work.
@@ -33,8 +33,7 @@ def rerun_run(name: str) -> None:
     Raises:
         UserError: It left too little to repeat it, or the reviews have changed since.
     """
-    context = KedroSession.create().load_context()
-    files = RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
+    files = files_of(KedroSession.create().load_context())
     run = files.find(name, files.runs())
     story = files.story(run)
     if story is None or files.state(run) in ("running", "killed"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from rich.text import Text
 
-from review_sentiment.catalog import open_project
+from review_sentiment.catalog import files_of, open_context
 from review_sentiment.errors import UserError
 from review_sentiment.past_runs import show_size
 from review_sentiment.run_files import RunFiles
@@ -40,9 +40,9 @@ def clean_runs(keep_last: int | None, keep_best: int | None, confirmed: bool) ->
     Raises:
         UserError: Something could not be deleted.
     """
-    project = open_project()
-    files = project.files
-    plan = plan_clean(files, project.catalog.load("run_ledger"), keep_last, keep_best)
+    context = open_context()
+    files = files_of(context)
+    plan = plan_clean(files, context.catalog.load("run_ledger"), keep_last, keep_best)
     console = open_console()
     sizes = {run: sum(files.sizes(run).values()) for run in (*plan.deleted, *plan.kept)}
     if plan.kept:

@@ -8,9 +8,10 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from review_sentiment.catalog import open_project
+from review_sentiment.catalog import files_of, open_context
 from review_sentiment.datasets.paths import show_path
 from review_sentiment.manifest import flatten
+from review_sentiment.params import parse_parameters
 from review_sentiment.past_runs import show_interval, show_size
 from review_sentiment.run_files import RunFiles
 from review_sentiment.runs import changed_parameters, newest_reports
@@ -26,9 +27,10 @@ def show_run(name: str) -> None:
     Raises:
         UserError: No run or several begin so.
     """
-    project = open_project("base")  # its parameters are what the run's are compared with
-    base, files = project.parameters.model_dump(mode="json"), project.files
-    ledger = project.catalog.load("run_ledger")
+    context = open_context("base")  # with it parameters are those of conf/base, which the run's are compared with
+    base = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
+    files = files_of(context)
+    ledger = context.catalog.load("run_ledger")
     run = files.find(name, sorted({*files.runs(), *ledger["classifier_run"]}))
     row = _ledger_row(ledger, run)
     # Of a cleaned run there is only the ledger.

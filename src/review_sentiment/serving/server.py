@@ -9,10 +9,10 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
-from review_sentiment.catalog import open_project, open_scorer
+from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.confidence import accuracy_text, check_on_test
 from review_sentiment.errors import UserError
-from review_sentiment.params import ServingParams
+from review_sentiment.params import ServingParams, parse_parameters
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
 
@@ -35,12 +35,12 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
         UserError: There is no such classifier, or the address can't be listened on.
     """
     with _bind(host, port) as listener:  # before the classifier is read: a taken port is told at once
-        project = open_project()
-        limits = project.parameters.serving
-        scorer = open_scorer(project, run, limits.batch_size)
-        on_test = check_on_test(project.catalog.load("predictions", version=scorer.run), scorer.threshold)
+        context = open_context()
+        limits = parse_parameters(context.config_loader["parameters"]).serving
+        scorer = open_scorer(context, run, limits.batch_size)
+        on_test = check_on_test(context.catalog.load("predictions", version=scorer.run), scorer.threshold)
         scorer.score(["The first text takes longer than those after it."])
-        save = partial(project.catalog.save, "prediction_log")
+        save = partial(context.catalog.save, "prediction_log")
         log = PredictionLog(save, scorer, log_texts) if log_predictions else None
         server = _server(build_app(scorer, on_test, limits, log), limits)
         # uvicorn stops in good order, and then raises the signal once more, as if it had not: that must not kill.
