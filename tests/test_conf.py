@@ -106,6 +106,7 @@ def test_each_pipelines_inputs_and_outputs():
     assert pipelines["data_engineering"].all_outputs() >= {
         "reviews_checked", "data_profile", "splits", "tokenized", "training_fingerprint",
     }  # fmt: skip
+    assert free["monitoring_of_log"] == free["monitoring"] - {"scored_reviews"} | {"prediction_log"}
     assert pipelines["monitoring"].all_outputs() >= {"drift_report", "drift"}
     assert pipelines["modeling"].all_outputs() >= {
         "classifier",

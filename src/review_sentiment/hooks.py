@@ -80,7 +80,6 @@ class ManifestHooks:
             "versions_read": versions,
             "classifier_run": run_params["run_id"] if trains else classifier_run,
             "classifier_from": None if trains else _manifest_of(classifier_run, catalog),
-            "scored_by": _scored_by(versions, catalog),
             "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
             "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
@@ -207,15 +206,6 @@ def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str,
     return versions
 
 
-def _scored_by(versions: dict[str, str], catalog: CatalogProtocol) -> str | None:
-    """The run whose classifier gave, or gives, the scored reviews that a run reads; None where that is not known."""
-    if "scored_reviews" not in versions:
-        return versions.get("classifier")
-    found = _manifest_of(versions["scored_reviews"], catalog) or {}
-    scored_by: str | None = found.get("versions_read", {}).get("classifier")
-    return scored_by
-
-
 def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | None:
     """What the manifest of an earlier run says about how it was made; None if there is no such manifest."""
     if run is None:
@@ -225,5 +215,5 @@ def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | 
     except DatasetError:
         return None
     # An older manifest may lack what newer code keeps.
-    kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine", "versions_read")
+    kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
     return {key: found[key] for key in kept if key in found}
