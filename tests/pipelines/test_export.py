@@ -57,7 +57,11 @@ def test_the_folder_says_what_it_was_made_from(exported):
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx", "model_int8.onnx", "tokenizer.json", "review_sentiment.json",
     }  # fmt: skip
-    onnx.checker.check_model(onnx.load(folder / "model_int8.onnx"))
+    int8 = onnx.load(folder / "model_int8.onnx")
+    onnx.checker.check_model(int8)
+    unrounded = {tuple(sorted(weight.dims)) for weight in int8.graph.initializer if weight.data_type == 1}
+    assert (2, 32) in unrounded  # the head's
+    assert (32, 64) not in unrounded  # a layer's
     classifier, loaded = exported.load("classifier"), exported.load("exported_classifier")
     assert loaded.run == exported.first
     assert loaded.weights_sha256 == classifier.weights_sha256
@@ -118,6 +122,13 @@ def test_a_run_that_was_not_exported_is_computed_by_torch_or_says_so(exported, c
     assert exported.load("export_report")["run"] == exported.first
     with pytest.raises(UserError, match=r"not of the test rows that run .* --load-versions tokenized:VERSION"):
         exported.run("export", run=exported.first, load_versions={"tokenized": second})
+
+
+def test_weights_near_the_identity_are_not_rounded():
+    learned = np.random.default_rng(0).normal(0, 0.02, (32, 32)).astype(np.float32)
+
+    assert conversion.mostly_rounds_to_zero(8 * np.eye(32, dtype=np.float32) + learned)
+    assert not conversion.mostly_rounds_to_zero(learned)
 
 
 def clip_weights(model: bytes) -> bytes:

@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from review_sentiment.first_token import first_token_only
 
 # The newest that the exporter writes by itself; it has LayerNormalization and Gelu as single operators.
 _OPSET = 20
+_INT7_MAX = 64
 
 
 class _Logits(torch.nn.Module):
@@ -115,6 +118,37 @@ def _to_int8(fp32: bytes) -> bytes:
             op_types_to_quantize=["MatMul", "Gather"],
             weight_type=QuantType.QInt8,
             per_channel=True,
-            reduce_range=True,
+            reduce_range=True,  # seven bits: older processors overflow with eight
+            nodes_to_exclude=_spoiled_by_int8(model.graph),
         )
         return file.read_bytes()
+
+
+def _spoiled_by_int8(graph: Any) -> list[str]:
+    """Names of the products that stay in fp32: a few percent of the weights, and most of the error.
+
+    On MiniLM the scores' margin was off by 0.81 (standard deviation) with all products in int8, and by 0.13 with these
+    in fp32 (40 IMDB reviews, 2026-11-25).
+    """
+    from onnx import numpy_helper
+
+    weights = {weight.name: weight for weight in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    return [
+        # Of the head, which computes one vector a review; onnxruntime renames them so before it looks at the names.
+        *(f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"),
+        *(node.name for node in products if mostly_rounds_to_zero(numpy_helper.to_array(weights[node.input[1]]))),
+    ]
+
+
+def mostly_rounds_to_zero(weight: np.ndarray) -> bool:
+    """Say whether a few large values widen the steps of int8 so far that most others become 0.
+
+    So it is near an identity matrix, as in the layer that `pooling` adds: all that it has learned would be lost.
+
+    Args:
+        weight: Of a product, shape (inputs, outputs); each column has a step of its own.
+    """
+    magnitude = np.abs(weight)
+    half_step = magnitude.max(axis=0) / _INT7_MAX / 2
+    return bool((magnitude < half_step).mean() > 0.5)
