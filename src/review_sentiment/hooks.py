@@ -54,10 +54,14 @@ class CheckpointHooks:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Look for what should be resumed, before the work that comes before training."""
+        """Look for what should be resumed, or could be, before the work that comes before training."""
         self._checkpoints: Checkpoints | None = None
-        if "checkpoints" in pipeline.inputs():
-            catalog.load("checkpoints").run_to_resume()
+        if "checkpoints" not in pipeline.inputs():
+            return
+        checkpoints = catalog.load("checkpoints")
+        unfinished = checkpoints.unfinished()
+        if checkpoints.run_to_resume() is None and unfinished:
+            logger.info("The training of run %s was not finished; resume=true would go on with it", unfinished[-1])
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -81,6 +85,12 @@ class CheckpointHooks:
     def after_pipeline_run(self) -> None:
         """Delete them also where only a part of modeling was to run."""
         self._delete()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let another run go on from them."""
+        if self._checkpoints is not None:
+            self._checkpoints.release()
 
     def _delete(self) -> None:
         if self._checkpoints is not None:

@@ -44,6 +44,12 @@ class FolderLock:
         self._descriptor = descriptor
         return True
 
+    def is_held(self) -> bool:
+        """Whether another holds the folder."""
+        free = self.take(wait=False)
+        self.release()
+        return not free
+
     def release(self) -> None:
         """Let go of the folder, if it is held."""
         if self._descriptor is not None:

@@ -85,7 +85,10 @@ class Checkpoints:
         return _number(steps[-1]) if steps else None
 
     def unfinished(self) -> list[str]:
-        """Runs that have checkpoints, oldest first."""
+        """Runs that have checkpoints and that no other process is at, oldest first."""
+        return [run for run in self._runs() if not FolderLock(self._folder / run).is_held()]
+
+    def _runs(self) -> list[str]:
         runs = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         return [run.name for run in runs if _steps(run)]
 
@@ -101,7 +104,7 @@ class Checkpoints:
         if self._resume is False:
             return None
         anew = "without `resume` training starts anew"
-        runs = self.unfinished()
+        runs = self.unfinished() if self._resume is True else self._runs()
         if not runs:
             raise UserError(f"there is no checkpoint to resume from in {self._folder}: {anew}")
         if self._resume is True:

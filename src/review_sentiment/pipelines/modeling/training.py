@@ -321,7 +321,6 @@ def _run(
             trainer.run()
         finally:
             bar.stop()
-            checkpoints.release()
 
 
 def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folder: str) -> TrainingArguments:
