@@ -40,6 +40,7 @@ TINY = {
         "logging_steps": 5,
         "precision": "fp32",
         "threads": 1,
+        "attention": "sdpa",
     },
 }
 

@@ -123,6 +123,7 @@ class TrainingParams(Block):
     device: Literal["cpu", "auto"] = Field(description="auto: a CUDA accelerator where there is one")
     precision: Literal["auto", "fp32", "bf16"] = Field(description="number format of the matrix products")
     threads: PositiveInt | Literal["auto"] = Field(description="CPU threads of one operation")
+    attention: Literal["auto", "sdpa", "eager"] = Field(description="transformers' attention implementation")
     time_budget_minutes: float | None = Field(gt=0, description="longest that fine-tuning may take; null: no limit")
     padding: Literal["longest", "max_tokens"] = Field(description="length that each batch is padded to")
     group_by_length: bool = Field(description="batches of similar length, so that less is padded")

@@ -87,7 +87,9 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
             precision, seconds, reason = _choose_precision(trial, rows, seconds)
             reasons.append(reason)
         attention = usual = trial.config._attn_implementation
-        if usual != "eager":
+        if params.attention != "auto":
+            attention = params.attention
+        elif usual != "eager":
             trial.set_attn_implementation("eager")
             gain = seconds / best_seconds(lambda: _step(trial, rows, precision))
             attention = "eager" if gain > _WORTHWHILE else usual
