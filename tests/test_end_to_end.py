@@ -16,6 +16,7 @@ from review_sentiment.pipelines.modeling.batches import LengthBatches
 
 EVERY_RUN_WRITES = {
     "02_intermediate/data_profile.json/{run}/data_profile.json",
+    "02_intermediate/reviews_checked.parquet/{run}/reviews_checked.parquet",
     "03_primary/splits/{run}/splits",
     "05_model_input/tokenized/{run}/tokenized",
     "06_models/classifier/{run}/classifier",

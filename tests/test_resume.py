@@ -56,7 +56,7 @@ def crash(monkeypatch):
 
 def checkpoints(project) -> dict[str, list[int]]:
     found = {}
-    for path in sorted(project.folder.glob("data/06_models/checkpoints/*/*")):
+    for path in sorted(project.folder.glob("data/06_models/checkpoints/*/step-*")):
         found.setdefault(path.parent.name, []).append(int(path.name.removeprefix("step-")))
     return found
 
@@ -180,3 +180,12 @@ def test_an_interrupted_run_says_how_to_go_on(project, number, code, name):
     manifest = project.load("manifest")
     assert (manifest["complete"], manifest["error"]) == (False, f"Interrupted: {message}")
     assert not (project.folder / "data/06_models/classifier").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(project, caplog):
+    (project.folder / "data/06_models").mkdir(parents=True)
+    (project.folder / "data/06_models/checkpoints").write_text("in the way")
+    project.run("data_engineering", "modeling", training={"epochs": 1, "checkpoint_minutes": 0})
+
+    assert "No checkpoint could be written: " in caplog.text
+    assert project.load("metrics")["steps"] == 10

@@ -119,7 +119,7 @@ class Checkpointing(TrainerCallback):
         self._seconds = None if minutes is None else 60 * minutes
         self._mark = time.perf_counter()
         self._took = 0.0
-        self._validating = False
+        self._validating = self._saving = False
         self._pending = Pending(self._may_wait)
 
     @contextmanager
@@ -138,6 +138,8 @@ class Checkpointing(TrainerCallback):
             raise Interrupted(error.number, hint) from None
 
     def _may_wait(self) -> bool:
+        if self._saving:
+            return True
         wait = self._clock.validation_seconds if self._validating else self._clock.step_seconds
         return wait + self._took < _PATIENCE
 
@@ -177,6 +179,7 @@ class Checkpointing(TrainerCallback):
         if trainer.control.should_training_stop:  # what is left takes no training; nothing would be gained
             return
         start = time.perf_counter()
+        self._saving = True
         try:
             self._checkpoints.save(
                 trainer.state.global_step,
@@ -188,6 +191,7 @@ class Checkpointing(TrainerCallback):
             )
         except OSError as error:  # a full disk: the training itself can go on
             logger.warning("No checkpoint could be written: %s", error)
+        self._saving = False
         self._mark = time.perf_counter()
         self._took = self._mark - start
         if self._pending.number is not None:
