@@ -92,6 +92,27 @@ def test_a_killed_training_ends_as_if_it_had_not_been(project, crash, caplog):
     assert checkpoints(project) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adafactor", "group_by_length": False},
+        {"optimizer": "sgd", "schedule": "cosine", "average_decay": 0, "learning_rate": 0.1},
+        {"optimizer": "adamw_torch", "freeze_layers": 1, "gradient_checkpointing": True, "accumulation_steps": 1},
+    ],
+)
+def test_so_it_does_by_any_recipe(project, crash, changes):
+    training = {**TRAINING, **changes}
+    project.run("data_engineering")
+    whole = project.run("modeling", training=training)
+    crash(17)
+    with pytest.raises(RuntimeError, match="killed"):
+        project.run("modeling", training=training)
+    crash(None)
+    assert_same(project, whole, project.run("modeling", training=training, resume=True))
+    assert len(project.load("manifest")["resumed"]) == 1
+
+
 @pytest.fixture
 def keeper(tmp_path) -> Callable[..., Checkpoints]:
     return lambda run, resume=False: Checkpoints(tmp_path / "checkpoints", run, resume)
