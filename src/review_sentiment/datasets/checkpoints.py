@@ -80,9 +80,11 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest_step(self) -> int | None:
-        """The step of this run's newest checkpoint; None if it has none."""
+        """The step that this run could be resumed from, its own or the one it went on from; None if there is none."""
         steps = _steps(self._folder / str(self._run))
-        return _number(steps[-1]) if steps else None
+        if steps:
+            return _number(steps[-1])
+        return self.resumed[-1]["step"] if self.resumed else None
 
     def unfinished(self) -> list[str]:
         """Runs that have checkpoints and that no other process is at, oldest first."""

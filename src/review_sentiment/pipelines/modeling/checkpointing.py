@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -189,7 +190,7 @@ class Checkpointing(TrainerCallback):
                     **{name: part.state() for name, part in self._parts.items()},
                 },
             )
-        except OSError as error:  # a full disk: the training itself can go on
+        except (OSError, SafetensorError) as error:  # a full disk: the training itself can go on
             logger.warning("No checkpoint could be written: %s", error)
         self._saving = False
         self._mark = time.perf_counter()
