@@ -123,5 +123,5 @@ def require_onnx(*packages: str) -> None:
     if missing:
         raise UserError(
             f"ONNX needs {', '.join(missing)}, not installed here:"
-            ' pip install "review_sentiment[onnx]", or score with inference.engine=torch'
+            ' pip install -e ".[onnx]" in the project folder, or score with inference.engine=torch'
         )
