@@ -97,7 +97,7 @@ class _FinishedRun:
         )
         self._known = {row_id for rows in splits.values() for row_id in rows["row_id"]}
         fingerprint = take_fingerprint(self._tokenizer, splits["train"].to_pandas(), splits["test"]["row_id"][:])
-        self._reference = build_reference(fingerprint, predictions, {"versions_read": {}, "scored_by": None})
+        self._reference = build_reference(fingerprint, predictions, {"versions_read": {}})
 
     def unseen(self, rows: int) -> list[str]:
         """Reviews of the run's source that stand in none of its splits."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from kedro.config import OmegaConfigLoader
 from results import ROOT
 from transformers import AutoModel, DistilBertConfig, PretrainedConfig, PreTrainedModel
 
+from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.encoder import Classifier, Precision, Pretrained, add_head
@@ -46,9 +48,11 @@ class Job:
     def train(self, pretrained: Pretrained) -> tuple[Classifier, pd.DataFrame]:
         """Fine-tune."""
         params = self.params
-        return train(
-            self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize, params.diagnosis
-        )
+        with TemporaryDirectory() as folder:
+            return train(
+                self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize, params.diagnosis,
+                Checkpoints(Path(folder), "benchmark", resume=False),
+            )  # fmt: skip
 
 
 def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:

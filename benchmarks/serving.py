@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -187,8 +187,7 @@ def main() -> None:
             f"SIGTERM: exit code {process.returncode}; {refused} of {chosen.clients} clients ended with a refused or"
             " closed connection, as each must once the server is gone, and none with another answer."
         )
-    with suppress(ZeroDivisionError):
-        notes.append(f"Rows in the log: {before:,} before the kill, {log_rows(chosen.project):,} at the end.")
+    notes.append(f"Rows in the log: {before:,} before the kill, {log_rows(chosen.project):,} at the end.")
     publish(
         "serving",
         f"`kedro serve`, one review a request, {_TEXTS} reviews of `{Path(chosen.reviews).name}`.",

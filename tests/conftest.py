@@ -3,13 +3,17 @@
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+
+from review_sentiment.manifest import flatten
+from review_sentiment.session import RunSession
 
 # Threads cost a model of this size more than they bring; set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +40,7 @@ TINY = {
         "logging_steps": 5,
         "precision": "fp32",
         "threads": 1,
+        "attention": "sdpa",
     },
 }
 
@@ -97,15 +102,30 @@ class Project:
         self, *pipelines: str, env: str | None = None, load_versions: dict[str, str] | None = None, **params: object
     ):
         """Run as `kedro run` would, tiny; returns the run's version."""
-        runtime = {"reviews": "reviews.csv", "encoder": str(self.encoder)}
-        merged = {block: {**values, **params.pop(block, {})} for block, values in TINY.items()}
-        with KedroSession.create(self.folder, env=env, runtime_params={**runtime, **merged, **params}) as session:
+        with RunSession.create(self.folder, env=env, runtime_params=self.parameters(**params)) as session:
             session.run(pipeline_names=list(pipelines), load_versions=load_versions)
             return session.session_id
 
+    def parameters(self, **params: object) -> dict:
+        """Run-time parameters: tiny, but for what is named."""
+        runtime = {"reviews": "reviews.csv", "encoder": str(self.encoder)}
+        merged = {block: {**values, **params.pop(block, {})} for block, values in TINY.items()}
+        return {**runtime, **merged, **params}
+
+    def start(self, **params: object) -> subprocess.Popen:
+        """Start `kedro run` as a process of its own."""
+        values = [
+            f"{name}={'null' if value is None else value}" for name, value in flatten(self.parameters(**params)).items()
+        ]
+        command = [sys.executable, "-m", "kedro", "run", "--params", ",".join(values)]
+        environment = {**os.environ, "COLUMNS": "1000"}
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
     def load(self, name: str, version: str | None = None):
         """Load a dataset of the catalog, the newest version unless one is named."""
-        with KedroSession.create(self.folder, runtime_params={"encoder": str(self.encoder)}) as session:
+        with RunSession.create(self.folder, runtime_params={"encoder": str(self.encoder)}) as session:
             return session.load_context().catalog.load(name, version=version)
 
     def command(self, *arguments: str) -> Result:

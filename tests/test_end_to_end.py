@@ -17,6 +17,7 @@ from review_sentiment.pipelines.modeling.batches import LengthBatches
 EVERY_RUN_WRITES = {
     "02_intermediate/data_profile.json/{run}/data_profile.json",
     "02_intermediate/training_fingerprint.json/{run}/training_fingerprint.json",
+    "02_intermediate/reviews_checked.parquet/{run}/reviews_checked.parquet",
     "03_primary/splits/{run}/splits",
     "05_model_input/tokenized/{run}/tokenized",
     "06_models/classifier/{run}/classifier",

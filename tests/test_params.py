@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 def raw() -> dict:
     """The base environment's parameters, as plain YAML."""
     merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train"}
-    merged |= dict.fromkeys(("test_split", "new_reviews", "run"))
+    merged |= {**dict.fromkeys(("test_split", "new_reviews", "run")), "resume": False}
     for file in (ROOT / "conf/base").glob("parameters_*.yml"):
         merged |= yaml.safe_load(file.read_text("utf-8"))
     return merged

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from review_sentiment.errors import UserError
+from review_sentiment.interrupts import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ class _TellsUser(click.Command):
         """Run, and word what the user can mend."""
         try:
             return super().invoke(ctx)
+        except Interrupted as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
         except Exception as error:
             message = _message_for_user(error)
             if message is None:

@@ -3,6 +3,7 @@
 Letters: K classes, N rows.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class ExportedClassifier:
 
     Attributes:
         models: Each engine's model: its file, or what will be in it.
+        models_sha256: Hashes of what passed the gate, by engine.
         tokenizer: Its encoder's tokenizer.
         pad_id: The tokenizer's padding id.
         label_names: Class names in the order of label_id.
@@ -42,6 +44,7 @@ class ExportedClassifier:
     """
 
     models: Mapping[OnnxEngine, Path | bytes]
+    models_sha256: Mapping[OnnxEngine, str]
     tokenizer: EncoderTokenizer
     pad_id: int
     label_names: list[str]
@@ -49,6 +52,11 @@ class ExportedClassifier:
     run: str
     weights_sha256: str
     fastest: Engine
+
+    def content(self, engine: OnnxEngine) -> bytes:
+        """What is in the file of a model."""
+        model = self.models[engine]
+        return model if isinstance(model, bytes) else model.read_bytes()
 
     def forward(self, engine: OnnxEngine, batch_size: int) -> "Forward":
         """Make it ready to score.
@@ -61,18 +69,22 @@ class ExportedClassifier:
             A function from N rows of token ids to logits, float32, shape (N, K).
 
         Raises:
-            UserError: onnxruntime is not installed.
+            UserError: onnxruntime is not installed, or the file is not the one that was exported.
         """
         require_onnx("onnxruntime")
         import onnxruntime
 
+        model = self.content(engine)
+        if sha256_of_bytes(model) != self.models_sha256[engine]:
+            raise UserError(
+                f"the model {engine} in data/06_models/exported_classifier is not the one that was compared with the"
+                f" classifier of run {self.run}: export again, or score with inference.engine=torch"
+            )
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = onnx_threads()
         options.log_severity_level = 3
-        model = self.models[engine]
-        session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
         def compute(batch: Batch) -> np.ndarray:
             logits: np.ndarray = session.run(["logits"], batch)[0]
@@ -80,6 +92,11 @@ class ExportedClassifier:
 
         classes = len(self.label_names)
         return lambda rows: compute_by_length(compute, rows, self.pad_id, batch_size, classes)
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """Hash of a file's content, as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def onnx_threads() -> int:
@@ -106,5 +123,5 @@ def require_onnx(*packages: str) -> None:
     if missing:
         raise UserError(
             f"ONNX needs {', '.join(missing)}, not installed here:"
-            ' pip install "review_sentiment[onnx]", or score with inference.engine=torch'
+            ' pip install -e ".[onnx]" in the project folder, or score with inference.engine=torch'
         )

@@ -15,6 +15,7 @@ from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
 from review_sentiment.manifest import describe_run, git_state, source_sha256
@@ -50,6 +51,54 @@ class RescueHooks:
             logger.warning("The rescued classifier could not be saved", exc_info=True)
 
 
+class CheckpointHooks:
+    """Deletes the checkpoints of a training that is complete, or that can't be completed."""
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Look for what should be resumed, or could be, before the work that comes before training."""
+        self._checkpoints: Checkpoints | None = None
+        if "checkpoints" not in pipeline.inputs():
+            return
+        checkpoints = catalog.load("checkpoints")
+        unfinished = checkpoints.unfinished()
+        if checkpoints.run_to_resume() is None and unfinished:
+            logger.info("The training of run %s was not finished; resume=true would go on with it", unfinished[-1])
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Keep what can delete them."""
+        if dataset_name == "checkpoints":
+            self._checkpoints = data
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Delete them as soon as all that modeling makes is on disk."""
+        if dataset_name == "metrics":
+            self._delete()
+
+    @hook_impl
+    def on_node_error(self, error: Exception) -> None:
+        """Delete them where training diverged: it would again."""
+        if hasattr(error, "rescued"):
+            self._delete()
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Delete them also where only a part of modeling was to run."""
+        self._delete()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let another run go on from them."""
+        if self._checkpoints is not None:
+            self._checkpoints.release()
+
+    def _delete(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.delete()
+
+
 class ManifestHooks:
     """Tells the run what it is (`run_info`), and saves that with how it went as `manifest`, also when it failed."""
 
@@ -67,6 +116,7 @@ class ManifestHooks:
         self._node_begin: dict[str, float] = {}
         self._node_seconds: dict[str, float] = {}
         self._loaded: dict[str, str] = {}
+        self._checkpoints: Checkpoints | None = None
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
         files = RunFiles.of_catalog(self._context.config_loader["catalog"], self._context.project_path)
         _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"])
@@ -80,7 +130,6 @@ class ManifestHooks:
             "versions_read": versions,
             "classifier_run": run_params["run_id"] if trains else classifier_run,
             "classifier_from": None if trains else _manifest_of(classifier_run, catalog),
-            "scored_by": _scored_by(versions, catalog),
             "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
             "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
@@ -106,6 +155,8 @@ class ManifestHooks:
             version = dataset.resolve_load_version()
             if version is not None:
                 self._loaded[dataset_name] = version
+        if dataset_name == "checkpoints":
+            self._checkpoints = data
         self._note_fingerprints(dataset_name, data)
 
     @hook_impl
@@ -145,6 +196,7 @@ class ManifestHooks:
                 "seconds": round(time.perf_counter() - self._begin, 3),
                 "node_seconds": self._node_seconds,
                 "versions_read": self._loaded,
+                "resumed": self._checkpoints.resumed if self._checkpoints else [],
                 **self._found,
             },
         )
@@ -207,15 +259,6 @@ def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str,
     return versions
 
 
-def _scored_by(versions: dict[str, str], catalog: CatalogProtocol) -> str | None:
-    """The run whose classifier gave, or gives, the scored reviews that a run reads; None where that is not known."""
-    if "scored_reviews" not in versions:
-        return versions.get("classifier")
-    found = _manifest_of(versions["scored_reviews"], catalog) or {}
-    scored_by: str | None = found.get("versions_read", {}).get("classifier")
-    return scored_by
-
-
 def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | None:
     """What the manifest of an earlier run says about how it was made; None if there is no such manifest."""
     if run is None:
@@ -225,5 +268,5 @@ def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | 
     except DatasetError:
         return None
     # An older manifest may lack what newer code keeps.
-    kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine", "versions_read")
+    kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
     return {key: found[key] for key in kept if key in found}

@@ -30,6 +30,11 @@ def _split_columns(value: Any) -> Any:
 ColumnNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_columns)]
 
 
+def _name_of_run(value: Any) -> Any:
+    """Let a year, which the command line makes a number of, be the beginning of a run's name."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Block(BaseModel):
     """A block of parameters: frozen, and closed to names that it does not know."""
 
@@ -126,6 +131,7 @@ class TrainingParams(Block):
     logging_steps: PositiveInt = Field(description="optimizer steps between two rows of history")
     metric_for_best: Literal["accuracy", "f1", "loss"] = Field(description="validation figure that picks the epoch")
     early_stopping_patience: PositiveInt | None = Field(description="epochs without a better one before it stops")
+    checkpoint_minutes: float | None = Field(ge=0, description="training between two checkpoints; null: none")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -270,6 +276,7 @@ class Parameters(Block):
     test_split: str | None
     new_reviews: str | None
     run: str | None
+    resume: Annotated[bool | str, BeforeValidator(_name_of_run)]
     data: DataParams
     subset: SubsetParams
     tokenize: TokenizeParams

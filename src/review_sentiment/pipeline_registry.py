@@ -16,6 +16,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "reporting": report,
         "inference": inference.create_pipeline(),
         "monitoring": monitoring.create_pipeline(),
+        "monitoring_of_log": monitoring.create_log_pipeline(),
         "export": export.create_pipeline(),
         "__default__": data + model + report,
     }

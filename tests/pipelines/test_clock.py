@@ -48,3 +48,20 @@ def test_a_machine_that_turns_out_slower_still_ends_in_time():
 
     assert 1.2 < time.perf_counter() - start < 1.5
     assert 50 < state.global_step < 150
+
+
+def test_clock_and_schedule_go_on_where_they_were():
+    plan = TrainingPlan(steps_per_epoch=10, steps=40, warmup_steps=4, peak_learning_rate=1e-4)
+    clock = Clock(Pace(step_seconds=1.0, row_seconds=0.1), plan, 10, time.perf_counter() - 100)
+    clock.on_train_begin(None, TrainerState(), TrainerControl())
+    clock.on_step_end(None, TrainerState(), TrainerControl())
+    clock.on_evaluate(None, TrainerState(), TrainerControl())
+    later = Clock(Pace(step_seconds=9.0, row_seconds=9.0), plan, 10, time.perf_counter())
+    later.restore(clock.state())
+    assert later.elapsed == pytest.approx(100, abs=1)
+    assert later.remaining(10, 40) == clock.remaining(10, 40)
+
+    schedule, other = Schedule(40), Schedule(40)
+    schedule.end_at(20, 30)
+    other.restore(schedule.state())
+    assert rates(other, 30)[20:] == rates(Schedule(40), 30, move=(20, 30))[20:]

@@ -117,9 +117,6 @@ def test_a_run_that_was_not_exported_is_computed_by_torch_or_says_so(exported, c
     with pytest.raises(UserError, match=f'newest export is not of run {second}: .* --params "run={second}", or'):
         exported.run("inference", new_reviews="reviews.csv", inference={"engine": "onnx"})
 
-    # The older run is exported again on its own test rows, though newer tokens lie beside them.
-    exported.run("export", run=exported.first)
-    assert exported.load("export_report")["run"] == exported.first
     with pytest.raises(UserError, match=r"not of the test rows that run .* --load-versions tokenized:VERSION"):
         exported.run("export", run=exported.first, load_versions={"tokenized": second})
 
@@ -150,6 +147,8 @@ def test_a_sabotaged_export_is_refused_and_the_earlier_one_stays(exported, monke
     with pytest.raises(UserError, match=r"worse than the classifier, so it was not saved(.|\n)*  - onnx is right on"):
         exported.run("export", run=exported.first)
 
+    # It got as far as that on the older run's own test rows, though newer tokens lie beside them.
+    assert exported.load("manifest")["versions_read"]["tokenized"] == exported.first
     assert versions(exported, "exported_classifier") == before
     assert len(versions(exported, "export_report")) == len(reports) + 1
     report = exported.load("export_report")
@@ -185,6 +184,18 @@ def test_the_gate_goes_by_its_bounds(exported):
     loose = measure(max_accuracy_drop=0, max_disagreement=0.06)
     assert loose["passed"]
     assert nodes.approve_export(replace(candidate, fastest="torch"), loose).fastest == loose["fastest"]
+
+
+def test_a_model_that_was_changed_after_the_gate_is_not_used(exported):
+    models = exported.load("exported_classifier").models
+    before = models["onnx_int8"].read_bytes()
+    models["onnx_int8"].write_bytes(clip_weights(models["onnx"].read_bytes()))
+    try:
+        with pytest.raises(UserError, match=r"the model onnx_int8 in .* is not the one that was"):
+            exported.run("inference", new_reviews="reviews.csv", run=exported.first, inference={"engine": "onnx_int8"})
+        exported.run("inference", new_reviews="reviews.csv", run=exported.first, inference={"engine": "onnx"})
+    finally:
+        models["onnx_int8"].write_bytes(before)
 
 
 def test_without_the_extra_it_says_what_to_install(exported, monkeypatch, caplog):

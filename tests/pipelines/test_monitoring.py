@@ -1,11 +1,13 @@
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from kedro.io import DatasetError
 
+from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.datasets.encoder import TokenizerDataset
 from review_sentiment.errors import UserError
 from review_sentiment.fingerprint import measure_texts, take_fingerprint, token_ids
@@ -13,9 +15,9 @@ from review_sentiment.params import MonitoringParams
 from review_sentiment.pipelines.monitoring import drift
 from review_sentiment.pipelines.monitoring.figure import drift_figure
 from review_sentiment.pipelines.monitoring.measures import build_reference, draw_rows, measure_rows
+from review_sentiment.serving.log import PredictionLog
 from review_sentiment.text import row_id_of
 from tests.conftest import GOOD, make_corpus
-from tests.scored import InParts
 from tests.test_report import needs_browser, open_page
 
 BOUNDS = MonitoringParams(enforce=False, rows=5000, seed=42, psi_max=0.25, p_max=0.001)
@@ -214,15 +216,17 @@ def scored(texts, seed: int = 0) -> pd.DataFrame:
     )
 
 
+def in_parts(table: pd.DataFrame, rows: int = 250) -> list[pd.DataFrame]:
+    return [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
+
+
 def test_rows_are_drawn_evenly_in_one_pass_and_those_without_answer_are_counted():
     table = scored([str(number) for number in range(1000)])
     table.loc[::4, ["text", "predicted", "proba_negative", "proba_positive"]] = None
     params = BOUNDS.model_copy(update={"rows": 60})
     times = np.zeros(1000)
     for seed in range(60):
-        rows, counts = draw_rows(
-            InParts(table, 250).chunks(), "text", CLASSES, params.model_copy(update={"seed": seed})
-        )
+        rows, counts = draw_rows(in_parts(table), "text", CLASSES, params.model_copy(update={"seed": seed}))
         assert counts == {"rows": 1000, "rows_without_answer": 250}
         assert len(rows) == rows["text"].nunique() == 60
         times[rows["text"].astype(int)] += 1
@@ -230,7 +234,7 @@ def test_rows_are_drawn_evenly_in_one_pass_and_those_without_answer_are_counted(
     assert not times[::4].any()
     # 3,600 draws over 750 rows: each part of the table has its share, within four standard deviations.
     np.testing.assert_allclose(times.reshape(4, 250).sum(axis=1), 900, atol=100)
-    again = [draw_rows(InParts(table).chunks(), "text", CLASSES, params)[0] for _ in range(2)]
+    again = [draw_rows(in_parts(table), "text", CLASSES, params)[0] for _ in range(2)]
     pd.testing.assert_frame_equal(*again)
 
 
@@ -253,12 +257,12 @@ def reference(encoder):
     train = pd.DataFrame({"row_id": texts.map(row_id_of), "text": texts})
     predictions = scored(texts, seed=1).assign(row_id=train["row_id"])
     fingerprint = json.loads(json.dumps(take_fingerprint(encoder, train, train["row_id"].tolist())))
-    run_info = {"versions_read": {"predictions": "A", "training_fingerprint": "A"}, "scored_by": "A"}
+    run_info = {"versions_read": {"predictions": "A", "training_fingerprint": "A"}}
     return build_reference(fingerprint, predictions, run_info)
 
 
 def report_on(table: pd.DataFrame, encoder, reference, text_column: str = "text") -> dict:
-    rows, counts = draw_rows(InParts(table).chunks(), text_column, reference["classes"], BOUNDS)
+    rows, counts = draw_rows(in_parts(table), text_column, reference["classes"], BOUNDS)
     measures, kinds = measure_rows(rows, encoder, reference)
     return drift.compare_reviews(measures, {**counts, "character_kinds": kinds}, reference, BOUNDS)
 
@@ -352,32 +356,26 @@ SIZES = {"train_rows": 80, "validation_rows": 20, "test_rows": 60}
 
 @pytest.fixture
 def scoring(project):
-    """A project after a training; `score` saves what its classifier said of the test rows, or of other texts."""
-    entry = {"type": "tests.scored.InPartsDataset", "filepath": "data/07_model_output/scored_reviews.parquet"}
-    (project.folder / "conf" / "local" / "catalog.yml").write_text(
-        yaml.safe_dump({"scored_reviews": {**entry, "versioned": True}}), "utf-8"
-    )
+    """A project after a training; `score` scores texts with its newest classifier."""
     project.trained = project.run("data_engineering", "modeling", subset=SIZES, training={"epochs": 1})
-    texts = project.load("splits")["test"].to_pandas()[["row_id", "text"]]
-    predictions = project.load("predictions").merge(texts)
+    project.texts = project.load("splits")["test"].to_pandas()["text"]
 
-    def score(version: str, **changes: object) -> None:
-        place = project.folder / entry["filepath"] / version / "scored_reviews.parquet"
-        place.parent.mkdir(parents=True)
-        predictions.assign(**changes).to_parquet(place)
+    def score(texts: pd.Series) -> str:
+        texts.to_frame("text").to_csv("new.csv", index=False)
+        return project.run("inference", new_reviews="new.csv")
 
     project.score = score
     return project
 
 
 def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, caplog):
-    scoring.score(scoring.trained)
+    scored_in = scoring.score(scoring.texts)
     run = scoring.run("monitoring")
     report = scoring.load("drift_report")
     assert report["drifted"] is False
-    assert report["runs"] == dict.fromkeys(
-        ["predictions", "training_fingerprint", "scored_reviews", "scored_by"], scoring.trained
-    )
+    assert report["runs"] == {
+        "predictions": scoring.trained, "training_fingerprint": scoring.trained, "scored_reviews": scored_in,
+    }  # fmt: skip
     assert report["sentence"] == "No drift: 60 reviews look like those of training in all 7 signals."
     assert report["sentence"] in caplog.messages
     data = scoring.folder / "data"
@@ -385,7 +383,7 @@ def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, cap
         f"08_reporting/{name}.json/{run}/{name}.json" for name in ("drift", "drift_report", "manifest")
     }
 
-    scoring.score("2999-01-01T00.00.00.000Z", text=" ".join(GOOD * 9))
+    scoring.score(scoring.texts.map(lambda text: " ".join(GOOD * 9)))
     enforce = ("--pipelines", "monitoring", "--params", f"encoder={scoring.encoder},monitoring.enforce=true")
     done = scoring.command(*enforce)
     assert done.exit_code == 1
@@ -395,16 +393,14 @@ def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, cap
     failed = scoring.load("manifest")["run"]
     assert scoring.load("drift_report")["drifted"]
     assert list(data.glob(f"08_reporting/drift.json/{failed}/*"))
-    # Of these scores no manifest tells which classifier gave them.
-    assert scoring.load("drift_report")["runs"]["scored_by"] is None
 
 
 def test_reviews_are_compared_with_the_classifier_that_scored_them(scoring):
-    scoring.score(scoring.trained)
+    scored_in = scoring.score(scoring.texts)
     newer = scoring.run("modeling", training={"epochs": 1, "seed": 7})
     other = scoring.run("data_engineering", subset={**SIZES, "seed": 7})
     scoring.run("monitoring")
-    assert set(scoring.load("drift_report")["runs"].values()) == {scoring.trained}
+    assert set(scoring.load("drift_report")["runs"].values()) == {scored_in, scoring.trained}
 
     with pytest.raises(
         UserError, match=f"scored by the classifier of run {scoring.trained}, but the predictions .* of run {newer}: "
@@ -412,3 +408,22 @@ def test_reviews_are_compared_with_the_classifier_that_scored_them(scoring):
         scoring.run("monitoring", load_versions={"predictions": newer})
     with pytest.raises(UserError, match="different splits: "):
         scoring.run("monitoring", load_versions={"training_fingerprint": other})
+
+
+def test_what_the_server_answered_is_compared_too(scoring):
+    context = open_context()
+    log = PredictionLog(partial(context.catalog.save, "prediction_log"), open_scorer(context, None), keeps_texts=False)
+    with pytest.raises(DatasetError, match="holds no predictions yet"):
+        scoring.run("monitoring_of_log")
+    log.add(open_scorer(context, None).score(scoring.texts.tolist()))
+    log.flush()
+    newer = scoring.run("modeling", training={"epochs": 1, "seed": 7})
+
+    with pytest.raises(UserError, match=f"of run {newer}: name the run .* --params run={scoring.trained}"):
+        scoring.run("monitoring_of_log")
+    scoring.run("monitoring_of_log", run=scoring.trained)
+
+    report = scoring.load("drift_report")
+    assert report["drifted"] is False
+    assert report["rows"] == 60
+    assert set(report["not_checked"]) == {"character_surprise", "common_pairs"}

@@ -2,11 +2,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState
+from transformers import Trainer, TrainerControl, TrainerState
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling import training
 from review_sentiment.pipelines.modeling.watch import Watch, memory_told
 from tests.test_params import raw  # noqa: F401 - a fixture
 
@@ -16,7 +15,7 @@ def break_at(monkeypatch):
     """Let the loss, or the gradients, of one step become no number."""
 
     def arrange(step: int, gradients: bool) -> None:
-        usual = training.Trainer.training_step
+        usual = Trainer.training_step
 
         def broken(self, model, inputs, *args, **kwargs):
             loss = usual(self, model, inputs, *args, **kwargs)
@@ -27,7 +26,7 @@ def break_at(monkeypatch):
                 return loss
             return loss * float("nan")
 
-        monkeypatch.setattr(training.Trainer, "training_step", broken)
+        monkeypatch.setattr(Trainer, "training_step", broken)
 
     return arrange
 

@@ -37,12 +37,13 @@ class ExportedClassifierDataset(FolderDataset):
         )
 
     def _write(self, data: "ExportedClassifier", path: Path) -> None:
-        for engine, model in data.models.items():
-            (path / _MODELS[engine]).write_bytes(model if isinstance(model, bytes) else model.read_bytes())
+        for engine in data.models:
+            (path / _MODELS[engine]).write_bytes(data.content(engine))
         (path / _TOKENIZER).write_text(data.tokenizer.tokenizer.to_str(pretty=True), "utf-8")
         about = {
             "run": data.run,
             "weights_sha256": data.weights_sha256,
+            "models_sha256": dict(data.models_sha256),
             "fastest": data.fastest,
             "label_names": data.label_names,
             "max_tokens": data.tokenizer.max_tokens,

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import numpy as np
 import pyarrow as pa
 
+from review_sentiment.fingerprint import measure_texts, token_ids
 from review_sentiment.score_columns import score_columns, score_fields
 from review_sentiment.scorer import Scorer, Scores
 
@@ -48,11 +48,12 @@ class PredictionLog:
         Args:
             scores: What was just answered.
         """
+        # As of the training rows, or monitoring would compare two things.
+        encoder = self._scorer.tokenizer
+        measured = measure_texts(encoder, scores.texts, token_ids(encoder, scores.texts))
         columns = [
             pa.array([datetime.now(UTC)] * len(scores.texts), pa.timestamp("us", "UTC")),
-            pa.array([text.count(" ") + 1 for text in scores.texts], pa.int64()),
-            pa.array(unknown_shares(scores, self._scorer), pa.float64()),
-            pa.array(scores.tokens_total, pa.int64()),
+            *(pa.array(measured[name]) for name in ("words", "unknown_share", "tokens")),
             *score_columns(scores, self._scorer.label_names),
             *([pa.array(scores.texts, pa.string())] if self._keeps_texts else []),
         ]
@@ -74,19 +75,3 @@ class PredictionLog:
             self._save(table)
         except Exception as error:
             logger.error("%d predictions could not be logged: %s", len(table), error)
-
-
-def unknown_shares(scores: Scores, scorer: Scorer) -> np.ndarray:
-    """Share of each text's tokens that the vocabulary lacks.
-
-    Args:
-        scores: Of N texts.
-        scorer: The classifier that gave them.
-
-    Returns:
-        Shares of the tokens that the model saw, special ones left out, shape (N,); 0 where there are none.
-    """
-    tokenizer = scorer.tokenizer.tokenizer
-    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "[UNK]")
-    special = tokenizer.num_special_tokens_to_add(is_pair=False)
-    return np.array([(ids == unknown).sum() / max(1, len(ids) - special) for ids in scores.input_ids])

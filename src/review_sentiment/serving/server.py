@@ -5,6 +5,7 @@ import math
 import signal
 import socket
 from functools import partial
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -42,7 +43,7 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
         scorer.score(["The first text takes longer than those after it."])
         save = partial(context.catalog.save, "prediction_log")
         log = PredictionLog(save, scorer, log_texts) if log_predictions else None
-        server = _server(build_app(scorer, on_test, limits, log), limits)
+        server = make_server(build_app(scorer, on_test, limits, log), limits)
         # uvicorn stops in good order, and then raises the signal once more, as if it had not: that must not kill.
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)
@@ -72,8 +73,29 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _server(app: FastAPI, limits: ServingParams) -> uvicorn.Server:
-    return uvicorn.Server(
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says that it closes a connection after its last answer; uvicorn 0.54 just closes it."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; a client that would have used a connection again finds no server there, instead of an error."""
+        for connection in self.server_state.connections:
+            cycle: Any = connection.cycle  # type: ignore[union-attr]
+            if cycle is not None:
+                cycle.default_headers = [*cycle.default_headers, (b"connection", b"close")]
+        await super().shutdown(sockets)
+
+
+def make_server(app: FastAPI, limits: ServingParams) -> uvicorn.Server:
+    """Set uvicorn up.
+
+    Args:
+        app: The application.
+        limits: The block `serving`.
+
+    Returns:
+        A server that runs until it gets SIGINT or SIGTERM, or `should_exit` is set.
+    """
+    return _Server(
         uvicorn.Config(
             app,
             # h11 bounds the size of headers, which httptools does not; and neither it nor uvloop is in the extra.

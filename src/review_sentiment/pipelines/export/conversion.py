@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from review_sentiment.encoder import Classifier, collate
-from review_sentiment.exported import ExportedClassifier, require_onnx
+from review_sentiment.exported import ExportedClassifier, require_onnx, sha256_of_bytes
 from review_sentiment.first_token import first_token_only
 
 # The newest that the exporter writes by itself; it has LayerNormalization and Gelu as single operators.
@@ -51,8 +51,10 @@ def convert(classifier: Classifier, run: str) -> ExportedClassifier:
     """
     require_onnx("onnx", "onnxruntime", "onnxscript")
     fp32 = _to_onnx(classifier)
+    int8 = _to_int8(fp32)
     return ExportedClassifier(
-        models={"onnx": fp32, "onnx_int8": _to_int8(fp32)},
+        models={"onnx": fp32, "onnx_int8": int8},
+        models_sha256={"onnx": sha256_of_bytes(fp32), "onnx_int8": sha256_of_bytes(int8)},
         tokenizer=classifier.encoder_tokenizer(),
         pad_id=classifier.tokenizer.pad_token_id,
         label_names=classifier.label_names,

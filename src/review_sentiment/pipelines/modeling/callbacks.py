@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from review_sentiment.params import TrainingParams
+from review_sentiment.pipelines.modeling.checkpointing import trained_weights
 from review_sentiment.pipelines.modeling.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,16 @@ class History(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keep the forecast that was made before the first step."""
-        self.rows.append({**self._row(state), "split": "forecast"})
+        if not self.rows:
+            self.rows.append({**self._row(state), "split": "forecast"})
+
+    def state(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on below these rows."""
+        self.rows = list(state["rows"])
 
     def _row(self, state: TrainerState) -> dict[str, Any]:
         seconds = self._clock.elapsed
@@ -107,6 +117,27 @@ class WeightAverage(TrainerCallback):
         else:
             self._mean = [weight.clone() for weight in weights]
 
+    def state(self) -> dict[str, Any]:
+        """The mean so far."""
+        return {"mean": self._mean}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with this mean."""
+        self._mean = state["mean"]
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """Put a mean that was read from disk where the model is."""
+        if model is not None:
+            device = next(model.parameters()).device
+            self._mean = [mean.to(device) for mean in self._mean]
+
     @contextmanager
     def applied(self, model: torch.nn.Module) -> Iterator[None]:
         """Let `model` have the mean for a while, then its own weights again."""
@@ -125,7 +156,7 @@ class WeightAverage(TrainerCallback):
 
 
 class KeepBest(TrainerCallback):
-    """Keep the weights of the best epoch in memory, and stop when it is not beaten for long enough.
+    """Keep the trained weights of the best epoch in memory, and stop when it is not beaten for long enough.
 
     Whoever scores the validation rows leaves their scores in `latest_logits` (N, K); those of the best epoch are kept.
     """
@@ -138,6 +169,25 @@ class KeepBest(TrainerCallback):
         self._params = params
         self._best = math.inf
         self._waited = self._passes = 0
+
+    def state(self) -> dict[str, Any]:
+        """The best epoch so far, and how long it has not been beaten."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "temperature": self.temperature,
+            "weights": self.weights,
+            "logits": torch.from_numpy(self.logits),
+            "best": self._best,
+            "waited": self._waited,
+            "passes": self._passes,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from this best epoch."""
+        self.step, self.epoch, self.temperature = state["step"], state["epoch"], state["temperature"]
+        self.weights, self.logits = state["weights"], state["logits"].numpy()
+        self._best, self._waited, self._passes = state["best"], state["waited"], state["passes"]
 
     def on_evaluate(
         self,
@@ -158,7 +208,8 @@ class KeepBest(TrainerCallback):
             self._best, self._waited = cost, 0
             self.step, self.epoch = state.global_step, self._passes
             self.temperature = metrics[_EVAL + "temperature"]
-            self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            weights = trained_weights(model, model.state_dict())
+            self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
             self.logits = self.latest_logits
             return
         self._waited += 1
@@ -187,7 +238,7 @@ class ProgressBar(TrainerCallback):
             console=rich.get_console(),
             transient=True,
         )
-        self._task = self._bar.add_task("", **self._fields(state))
+        self._task = self._bar.add_task("", completed=state.global_step, **self._fields(state))
         self._bar.start()
 
     def _fields(self, state: TrainerState) -> dict[str, Any]:

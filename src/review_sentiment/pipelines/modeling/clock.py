@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
@@ -36,6 +37,24 @@ class Clock(TrainerCallback):
         self._validation = validation_rows * pace.row_seconds
         self._validations = 0
 
+    def state(self) -> dict[str, Any]:
+        """What was measured; the time between a crash and the training that goes on does not count."""
+        return {
+            "elapsed": self.elapsed,
+            "sum": self._sum,
+            "count": self._count,
+            "latest": list(self._latest),
+            "validation": self._validation,
+            "validations": self._validations,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as if the time since `state` had not passed."""
+        self._start = time.perf_counter() - state["elapsed"]
+        self._sum, self._count = state["sum"], state["count"]
+        self._latest.extend(state["latest"])
+        self._validation, self._validations = state["validation"], state["validations"]
+
     @property
     def elapsed(self) -> float:
         """Seconds since the run began."""
@@ -46,6 +65,11 @@ class Clock(TrainerCallback):
         """Seconds that one of the coming steps is expected to take."""
         overall, latest = self._sum / self._count, sum(self._latest) / _STEPS
         return overall if overall / _CHANGED < latest < overall * _CHANGED else latest
+
+    @property
+    def validation_seconds(self) -> float:
+        """Seconds that one validation is expected to take."""
+        return self._validation
 
     def validation_left(self, last_step: int) -> float:
         """Seconds of the validations that are still to come if the run ends at `last_step`."""
@@ -93,6 +117,14 @@ class Schedule:
     def end_at(self, step: int, end: int) -> None:
         """Let the run that is at `step` end at `end`."""
         self._at, self._since, self._end = self._position(step), step, end
+
+    def state(self) -> dict[str, Any]:
+        """Where the end is now."""
+        return {"since": self._since, "at": self._at, "end": self._end}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the end where it was."""
+        self._since, self._at, self._end = state["since"], state["at"], state["end"]
 
     def _position(self, step: int) -> float:
         """Where in the schedule a step stands, in steps of the schedule."""

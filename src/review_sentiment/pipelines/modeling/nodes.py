@@ -9,10 +9,11 @@ from review_sentiment.params import BaselineParams, DataParams, DiagnosisParams,
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+    from review_sentiment.datasets.checkpoints import Checkpoints
     from review_sentiment.encoder import Classifier, Pretrained
 else:
     # Kedro reads these hints to find the parameter models; a name that it can't resolve would switch that off.
-    DatasetDict = Classifier = Pretrained = Any
+    Checkpoints = DatasetDict = Classifier = Pretrained = Any
 
 
 def fit_baseline(
@@ -43,6 +44,7 @@ def fine_tune(
     training: TrainingParams,
     tokenize: TokenizeParams,
     diagnosis: DiagnosisParams,
+    checkpoints: Checkpoints,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Fine-tune the encoder on the training rows; validation picks the epoch.
 
@@ -53,6 +55,7 @@ def fine_tune(
         training: Settings of the run.
         tokenize: How the tokens were made.
         diagnosis: From where on a bad sign is told while it trains.
+        checkpoints: Keeps what is needed to go on after a crash, and has what is needed to do so now.
 
     Returns:
         The classifier, and the history of the run.
@@ -62,7 +65,7 @@ def fine_tune(
     from review_sentiment.pipelines.modeling.watch import memory_told
 
     with memory_told(training, tokenize):
-        classifier, history = train(tokenized, data.label_names, pretrained, training, tokenize, diagnosis)
+        classifier, history = train(tokenized, data.label_names, pretrained, training, tokenize, diagnosis, checkpoints)
         return add_self_test(classifier, tokenized["validation"], training.eval_batch_size), history
 
 

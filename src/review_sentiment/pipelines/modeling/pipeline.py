@@ -1,7 +1,7 @@
 """Modeling: fine-tune the encoder, fit the baseline, and score both once on the test rows.
 
-Consumes `splits`, `tokenized` and `pretrained`. Produces `classifier`, `history`, `baseline_predictions`,
-`predictions`, `reload_check` and `metrics`.
+Consumes `splits`, `tokenized`, `pretrained` and `checkpoints`. Produces `classifier`, `history`,
+`baseline_predictions`, `predictions`, `reload_check` and `metrics`.
 """
 
 from typing import Any
@@ -30,6 +30,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "training": "params:training",
                     "tokenize": "params:tokenize",
                     "diagnosis": "params:diagnosis",
+                    "checkpoints": "checkpoints",
                 },
                 outputs=["classifier", "history"],
                 name="fine_tune",

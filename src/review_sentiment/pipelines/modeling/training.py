@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, TrainerControl, TrainingArguments, set_seed
 
 from review_sentiment.encoder import (
     Classifier,
@@ -32,18 +32,28 @@ from review_sentiment.metrics import headline_metrics, softmax
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.batches import LengthBatches, preview_batches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
+from review_sentiment.pipelines.modeling.checkpointing import (
+    Checkpointing,
+    ResumableTrainer,
+    Stateful,
+    identity,
+    refuse_another,
+)
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
-from review_sentiment.pipelines.modeling.plan import TrainingPlan, fit_plan, plan_training, scale_learning_rate
-from review_sentiment.pipelines.modeling.probe import Engine, choose_engine, measure_pace
+from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan, fit_plan, plan_training, scale_learning_rate
+from review_sentiment.pipelines.modeling.probe import Engine, choose_device, choose_engine, measure_pace
 from review_sentiment.pipelines.modeling.temperature import calibrate, cool_head
 from review_sentiment.pipelines.modeling.watch import DivergedError, Watch, with_row_ids
+
+if TYPE_CHECKING:
+    from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints
 
 Collator = Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
 
 logger = logging.getLogger(__name__)
 
 
-class ReviewTrainer(Trainer):
+class ReviewTrainer(ResumableTrainer):
     """The Trainer, with batches of similar length in random order, and validation sorted by length.
 
     The stock evaluation keeps the rows' order and pads each batch to its longest; sorting spares that padding, and the
@@ -129,6 +139,7 @@ def train(
     params: TrainingParams,
     tokenize: TokenizeParams,
     diagnosis: DiagnosisParams,
+    checkpoints: "Checkpoints",
 ) -> tuple[Classifier, pd.DataFrame]:
     """Fine-tune an encoder with a new head; the best epoch by validation is kept.
 
@@ -139,6 +150,7 @@ def train(
         params: The block `training`.
         tokenize: The block `tokenize`, kept with the classifier so that new texts are read the same way.
         diagnosis: From where on a bad sign is told while it trains.
+        checkpoints: Keeps what is needed to go on after a crash, and has what is needed to do so now.
 
     Returns:
         The classifier, and the history: a row for the forecast, for each logged step and for each validation, with
@@ -147,14 +159,26 @@ def train(
         `precision`, `recall`, `temperature` (of each validation; the kept epoch's is in the classifier, while `loss`
         is without it), `calibrated_loss` (with it), `best` (true on the epoch that was kept), `planned_steps`, and how
         it was computed: `number_format`, `threads`, `attention`, `engine_reason` (what was measured), `padding_share`
-        (of all tokens of an epoch), `megabytes` (of the weights).
+        (of all tokens of an epoch), `megabytes` (of the weights), `resumed` (at which steps of which runs).
 
     Raises:
-        UserError: The schedule, the encoder or the time budget does not fit.
+        UserError: The schedule, the encoder or the time budget does not fit, or the training that should go on was
+            begun with other parameters or data.
         DivergedError: A number became NaN or infinite; it carries the classifier of the best finished epoch.
     """
     start = time.perf_counter()
     rows = len(tokenized["train"]), len(tokenized["validation"])
+    same = identity(
+        tokenized,
+        pretrained.sha256,
+        training=params.model_dump(mode="json", exclude={"checkpoint_minutes"}),
+        tokenize=tokenize.model_dump(mode="json"),
+        data={"label_names": label_names},
+        machine={"device": choose_device(params)},
+    )
+    resumed = checkpoints.to_resume()
+    if resumed is not None:
+        refuse_another(resumed, same)
     params = scale_learning_rate(params, pretrained.config.hidden_size)
     plan = plan_training(*rows, len(label_names), params)
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
@@ -167,18 +191,26 @@ def train(
     with first_token_only(model) if params.first_token_only else nullcontext():
         typical, padding = preview_batches(tokenized["train"]["length"][:], params, to_length)
         batch = collator([tokenized["train"][row] for row in typical])
-        engine = choose_engine(model, batch, params)
+        if resumed is None:
+            engine = choose_engine(model, batch, params)
+            pace = measure_pace(model, batch, engine, params)
+            plan = fit_plan(plan, *rows, pace, params, time.perf_counter() - start)
+        else:  # measured again, they could come out otherwise, and so would the weights
+            engine, pace = Engine(**resumed.state["engine"]), Pace(**resumed.state["pace"])
+            plan = TrainingPlan(**resumed.state["plan"])
         logger.info("Computing in %s, threads: %d (%s)", engine.precision, engine.threads, engine.reason)
-        pace = measure_pace(model, batch, engine, params)
-        plan = fit_plan(plan, *rows, pace, params, time.perf_counter() - start)
         clock = Clock(pace, plan, rows[1], start)
         _log_plan(plan, params, model, clock, padding)
         logged, best = History(clock), KeepBest(params)
         watch = Watch(logged, len(label_names), diagnosis, params)
+        begun = {"identity": same, "engine": asdict(engine), "pace": asdict(pace), "plan": asdict(plan)}
         label_id = np.array(tokenized["validation"]["label_id"])
         try:
             with engine.applied(model), bf16_hidden_states(model):
-                _run(model, tokenized, collator, params, plan, engine, (clock, logged, watch, best))
+                _run(
+                    model, tokenized, collator, params, plan, engine, (clock, logged, watch, best), checkpoints, begun,
+                    resumed,
+                )  # fmt: skip
         except DivergedError as error:
             rescued = _classifier(model, best, pretrained, tokenize, engine, label_id) if best.weights else None
             raise error.keep(rescued) from None
@@ -193,6 +225,7 @@ def train(
     history = history.assign(
         number_format=engine.precision, threads=engine.threads, attention=engine.attention,
         engine_reason=engine.reason, padding_share=padding, megabytes=model.get_memory_footprint() / 1e6,
+        resumed=", ".join(f"at step {before['step']} of run {before['run']}" for before in checkpoints.resumed),
     )  # fmt: skip
     return classifier, history
 
@@ -206,7 +239,7 @@ def _classifier(
     label_id: np.ndarray,
 ) -> Classifier:
     """The best epoch, with calibrated scores, and how sure and how right it was on the validation rows."""
-    model.load_state_dict(best.weights)
+    model.load_state_dict(best.weights, strict=False)  # the others are frozen, and have not changed
     cool_head(model, best.temperature)
     proba = softmax(best.logits / best.temperature)
     settings = {
@@ -246,10 +279,20 @@ def _run(
     plan: TrainingPlan,
     engine: Engine,
     watchers: tuple[Clock, History, Watch, KeepBest],
+    checkpoints: "Checkpoints",
+    begun: Mapping[str, Any],
+    resumed: "Checkpoint | None",
 ) -> None:
     """Train; what is worth knowing of it stays in the watchers."""
     average, schedule = WeightAverage(params), Schedule(plan.steps)
     clock, history, watch, best = watchers
+    parts: dict[str, Stateful] = {
+        "clock": clock, "schedule": schedule, "average": average, "history": history, "watch": watch, "best": best,
+    }  # fmt: skip
+    if resumed is not None:
+        logger.info("Resuming at step %d of run %s", resumed.step, resumed.run)
+        for name, part in parts.items():
+            part.restore(resumed.state[name])
     bar = ProgressBar(clock)
     callbacks = [clock, average, history, watch, best, bar]
     if params.time_budget_minutes is not None:
@@ -270,10 +313,12 @@ def _run(
             best=best,
             pad_id=model.config.pad_token_id,
             precision=engine.precision,
+            checkpointing=Checkpointing(checkpoints, parts, begun, clock, params.checkpoint_minutes),
+            resumed=resumed.state["trainer"] if resumed else None,
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train()
+            trainer.run()
         finally:
             bar.stop()
 

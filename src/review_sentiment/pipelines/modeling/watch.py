@@ -79,6 +79,14 @@ class Watch(TrainerCallback):
         self._step = 0
         self._told: set[str] = set()
 
+    def state(self) -> dict[str, Any]:
+        """What was told already."""
+        return {"step": self._step, "told": sorted(self._told)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Tell no sign twice."""
+        self._step, self._told = state["step"], set(state["told"])
+
     def take_row_ids(self, inputs: dict[str, Any]) -> None:
         """Remember which reviews a batch holds, and take their names out of it."""
         self._step_rows += inputs.pop(_ROW_ID)

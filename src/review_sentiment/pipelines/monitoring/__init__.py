@@ -1,5 +1,5 @@
-"""Monitoring: say whether the reviews of today still look like those of training."""
+"""Pipelines `monitoring` and `monitoring_of_log`."""
 
-from review_sentiment.pipelines.monitoring.pipeline import create_pipeline
+from review_sentiment.pipelines.monitoring.pipeline import create_log_pipeline, create_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_log_pipeline", "create_pipeline"]

@@ -1,11 +1,12 @@
 """What is compared: the training's side, and the same numbers of a sample of the scored reviews."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from review_sentiment.chunks import ChunkedTable
 from review_sentiment.errors import UserError
 from review_sentiment.fingerprint import (
     character_pairs,
@@ -22,17 +23,10 @@ from review_sentiment.tokens import EncoderTokenizer
 _LOGGED = ["words", "tokens", "unknown_share"]  # what the server's log has of a review, with or without its text
 
 
-class Chunked(Protocol):
-    """A table that is read in parts."""
-
-    def chunks(self) -> Iterator[pd.DataFrame]:
-        """Give its rows, part by part."""
-
-
 def build_reference(
     fingerprint: Mapping[str, Any], predictions: pd.DataFrame, run_info: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Collect the training's side, and check that all of it is of the classifier that scored.
+    """Collect the training's side, and check that all of it is of one classifier.
 
     Args:
         fingerprint: Of the training rows.
@@ -43,21 +37,15 @@ def build_reference(
         As the node `gather_reference` says.
 
     Raises:
-        UserError: The fingerprint and the predictions are of different splits, or another classifier scored.
+        UserError: The fingerprint and the predictions are of different splits.
     """
-    versions, scored_by = run_info["versions_read"], run_info["scored_by"]
+    versions = run_info["versions_read"]
     run = versions.get("predictions")
     if fingerprint["test_rows"] != hash_names(predictions["row_id"].tolist()):
         raise UserError(
             f"training_fingerprint (run {versions.get('training_fingerprint')}) and predictions (run {run}) are of"
             " different splits: name the run of the classifier for both in --load-versions, such as"
             f" training_fingerprint:{run},predictions:{run}"
-        )
-    if scored_by not in (None, run):
-        raise UserError(
-            f"the reviews were scored by the classifier of run {scored_by}, but the predictions on test reviews are of"
-            f" run {run}: add --load-versions training_fingerprint:{scored_by},predictions:{scored_by}, or score the"
-            " reviews again"
         )
     classes = [name.removeprefix("proba_") for name in map(str, predictions) if name.startswith("proba_")]
     return {
@@ -67,8 +55,27 @@ def build_reference(
             "predicted": predictions["predicted"].tolist(),
             "confidence": _confidence(predictions, classes).tolist(),
         },
-        "runs": {**versions, "scored_by": scored_by},
+        "runs": versions,
     }
+
+
+def check_classifier(table: ChunkedTable, reference: Mapping[str, Any]) -> None:
+    """Refuse reviews that another classifier scored.
+
+    Args:
+        table: Scored reviews, or the server's log; its schema's metadata names the `classifier_run`.
+        reference: The training's side.
+
+    Raises:
+        UserError: The classifier is another one.
+    """
+    scored_by = (table.schema.metadata or {}).get(b"classifier_run", b"").decode()
+    run = reference["runs"].get("predictions")
+    if scored_by != run:
+        raise UserError(
+            f"the reviews were scored by the classifier of run {scored_by}, but the predictions on test reviews are of"
+            f" run {run}: name the run of the classifier with --params run={scored_by}"
+        )
 
 
 def draw_rows(

@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from review_sentiment.chunks import ChunkedTable
 from review_sentiment.params import DataParams, MonitoringParams
-from review_sentiment.pipelines.monitoring.measures import Chunked, build_reference, draw_rows, measure_rows
+from review_sentiment.pipelines.monitoring.measures import (
+    build_reference,
+    check_classifier,
+    draw_rows,
+    measure_rows,
+)
 from review_sentiment.tokens import EncoderTokenizer
 
 if TYPE_CHECKING:
@@ -30,16 +36,16 @@ def gather_reference(
 
     Returns:
         `fingerprint`, `classes`, `predictions` (columns `predicted` and `confidence`, as lists), and `runs`: the
-        version of each input, and of the classifier that scored, None where that is not known.
+        version of each input.
 
     Raises:
-        UserError: The two are of different splits, or another classifier scored the reviews.
+        UserError: The two are of different splits.
     """
     return build_reference(training_fingerprint, predictions, run_info)
 
 
 def measure_reviews(
-    scored_reviews: Chunked,
+    scored_reviews: ChunkedTable,
     reference: dict[str, Any],
     tokenizer: EncoderTokenizer,
     data: DataParams,
@@ -60,8 +66,9 @@ def measure_reviews(
         `character_kinds` (shares).
 
     Raises:
-        UserError: The tokenizer is not that of training, or a class has no probabilities.
+        UserError: Another classifier scored the reviews, or the tokenizer is not that of training.
     """
+    check_classifier(scored_reviews, reference)
     rows, counts = draw_rows(scored_reviews.chunks(), data.text_column, reference["classes"], monitoring)
     measures, kinds = measure_rows(rows, tokenizer, reference)
     return measures, {**counts, "character_kinds": kinds}

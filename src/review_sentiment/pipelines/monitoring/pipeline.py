@@ -58,3 +58,8 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
         ]
     )
+
+
+def create_log_pipeline(**kwargs: Any) -> Pipeline:
+    """Wire the same nodes to what the server has answered."""
+    return Pipeline(create_pipeline(), inputs={"scored_reviews": "prediction_log"})
