@@ -60,7 +60,7 @@ def open_scorer(context: KedroContext, wanted: str | None, batch_size: int | Non
     return build_scorer(
         catalog.load("classifier", version=run),
         catalog.load("reload_check", version=run),
-        catalog.load("exported_classifier"),
+        catalog.load("exported_classifier", version=files.newest_made_of(run, "exported_classifier")),
         run,
         inference,
     )
