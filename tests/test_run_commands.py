@@ -154,7 +154,7 @@ def test_alike_predictions_are_called_close_and_others_different():
 
 def test_clean_shows_first_and_then_deletes_whole_runs(made, copy):
     ledger = sorted(Path("data/08_reporting/run_ledger").iterdir())
-    leave_killed()
+    leave_killed(made.good)
     before = {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")}
     shown = call("clean", "--keep-last", "1", "--keep-best", "1")
     assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")} == before
@@ -179,17 +179,18 @@ def test_clean_shows_first_and_then_deletes_whole_runs(made, copy):
     assert "Nothing to delete." in call("clean", "--yes")
 
 
-def leave_killed() -> None:
+def leave_killed(run: str) -> None:
+    """What a killed run leaves, and a broken write in the folder of a run that stays."""
     for place in ("05_model_input/tokenized", "02_intermediate/data_profile.json"):
         (Path("data") / place / KILLED).mkdir()
     staged = Path(f"data/05_model_input/tokenized/{KILLED}/.tokenized.{'0' * 32}.tmp")
     staged.mkdir()
     (staged / "rows.arrow").write_bytes(b"x" * 2000)
-    Path(f"data/02_intermediate/.reviews_checked.parquet.{'0' * 32}.tmp").write_bytes(b"x" * 1000)
+    Path(f"data/06_models/classifier/{run}/classifier/.README.md.{'0' * 32}.tmp").write_bytes(b"x" * 1000)
 
 
 def test_a_clean_without_numbers_takes_only_what_broke_and_nothing_of_a_run_in_progress(made, copy):
-    leave_killed()
+    leave_killed(made.good)
     record = files().begin({"run": KILLED, "versions_read": {"splits": made.failed}})
     shown = call("clean", "--yes")
     assert f"{KILLED}  running" in shown
@@ -200,6 +201,14 @@ def test_a_clean_without_numbers_takes_only_what_broke_and_nothing_of_a_run_in_p
     done = call("clean", "--yes")
     assert "runs: 2, leftovers of broken writes: 1, together " in done
     assert files().runs() == [made.good, made.bad, made.report]
+
+
+def test_a_training_that_can_be_resumed_stays_until_numbers_are_named(made, copy):
+    checkpoint = Path(f"data/06_models/checkpoints/{KILLED}/step-000000010")
+    checkpoint.mkdir(parents=True)
+    assert f"{KILLED}  can be resumed" in call("clean")
+    assert f"{KILLED}  killed" in call("clean", "--keep-last", "5", "--yes")
+    assert not checkpoint.parent.exists()
 
 
 def test_an_interrupted_clean_is_finished_by_the_next(made, copy, monkeypatch):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from kedro.framework.project import pipelines
+from kedro.framework.project import pipelines, settings
 from kedro.framework.session import KedroSession
 from kedro.io import MemoryDataset
 from kedro.runner import SequentialRunner
@@ -44,7 +44,7 @@ def rerun_run(name: str) -> None:
     parameters = _parameters_to_give(story, env)
     _check_reviews(story, env, parameters)
     names = [] if story["pipelines"] == ["__default__"] else story["pipelines"]
-    session = KedroSession.create(env=env, runtime_params=parameters)
+    session = settings.SESSION_CLASS.create(env=env, runtime_params=parameters)
     with session:
         try:
             session.run(pipeline_names=names, load_versions=files.reads(run), **story.get("selection", {}))

@@ -74,7 +74,8 @@ def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, kee
 
     Returns:
         The plan. Labelled and running runs stay, and so do those that a run that stays has read; failed and killed runs
-        go unless they were reported on, as by a gate that failed they are.
+        go unless they were reported on, as by a gate that failed they are. Without numbers all results stay, and what
+        can be resumed.
     """
     states = {run: files.state(run) for run in files.runs()}
     results = [run for run, state in states.items() if state == "complete" or run in set(ledger["run"])]
@@ -82,6 +83,7 @@ def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, kee
     kept |= {run: f"label {files.labels_of(run)}" for run in states if files.labels_of(run)}
     if keep_last is None and keep_best is None:
         kept |= {run: "has a result" for run in results if run not in kept}
+        kept |= {run: "can be resumed" for run in states if run not in kept and files.can_be_resumed(run)}
     if keep_best:
         for run in _best_runs(newest_reports(ledger), list(states), keep_best):
             kept.setdefault(run, f"one of the {keep_best} best on its reviews")

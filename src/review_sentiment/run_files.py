@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,10 @@ class RunFiles:
 
     Attributes:
         folders: Of each versioned dataset, the folder that holds its versions.
-        plain: Where datasets without versions lie.
         optional: Datasets that a reader can do without.
     """
 
     folders: Mapping[str, Path]
-    plain: Sequence[Path] = ()
     optional: frozenset[str] = frozenset()
 
     @classmethod
@@ -48,24 +46,22 @@ class RunFiles:
             project: The project's folder, from which relative places count.
 
         Returns:
-            All datasets on local disk; not optional views of others, which only spare work, so that what is read by
-            them says nothing about where a result comes from.
+            All versioned datasets on local disk; not optional views of others, which only spare work, so that what is
+            read by them says nothing about where a result comes from.
         """
         local = {
             name: entry
             for name, entry in entries.items()
-            if isinstance(entry, Mapping) and "://" not in entry.get("filepath", "://")
+            if isinstance(entry, Mapping) and entry.get("versioned") and "://" not in entry.get("filepath", "://")
         }
         optional = {name for name, entry in local.items() if entry.get("optional")}
         taken = {entry["filepath"] for name, entry in local.items() if name not in optional}
-        places = {
+        folders = {
             name: project / entry["filepath"]
             for name, entry in local.items()
             if name not in optional or entry["filepath"] not in taken
         }
-        versioned = {name: place for name, place in places.items() if local[name].get("versioned")}
-        plain = [place for name, place in places.items() if name not in versioned]
-        return cls(versioned, plain, frozenset(optional))
+        return cls(folders, frozenset(optional))
 
     @property
     def _labels(self) -> Path:
@@ -262,10 +258,13 @@ class RunFiles:
 
     def leftovers(self) -> list[Path]:
         """Files and folders that broken writes have staged and never renamed into their places."""
-        found = [path for place in self.plain for path in place.parent.glob(f".{place.name}.*.tmp")]
-        for folder in self.folders.values():
-            found += [*folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]
-        return sorted({path for path in found if _STAGED.fullmatch(path.name)})
+        folders = set(self.folders.values())
+        found = [path for folder in folders for depth in ("*", "*/*") for path in folder.glob(f"{depth}/.*.tmp")]
+        return sorted(path for path in found if _STAGED.fullmatch(path.name))
+
+    def can_be_resumed(self, run: str) -> bool:
+        """Whether a run has left checkpoints of a training that was not finished."""
+        return "checkpoints" in self.folders and (self.folders["checkpoints"] / run).is_dir()
 
     def remove_leftover(self, path: Path) -> None:
         """Remove what a broken write has left."""
