@@ -14,7 +14,7 @@ from tests.conftest import Project
 from tests.test_resume import TRAINING, assert_same, checkpoints
 
 # A checkpoint after each of 200 steps, so that some kills hit one that is being written.
-LONG = {**TRAINING, "epochs": 40}
+LONG = {**TRAINING, "epochs": 40, "batch_size": 8}
 
 
 def run(folder: Path, encoder: Path, pipelines: tuple, params: dict) -> None:

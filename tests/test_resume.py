@@ -12,11 +12,12 @@ from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.errors import UserError
 from review_sentiment.pipelines.modeling.training import ReviewTrainer
 
-# Dropout draws random numbers in every step, and 16 rows of 80 make the last step of each epoch a short one.
+# Dropout draws random numbers in every step, and of 80 rows the last of four steps in an epoch gets only 8.
 TRAINING = {
-    "epochs": 4, "batch_size": 8, "accumulation_steps": 2, "hidden_dropout": 0.1, "attention_dropout": 0.1,
+    "epochs": 4, "batch_size": 12, "accumulation_steps": 2, "hidden_dropout": 0.1, "attention_dropout": 0.1,
     "logging_steps": 3, "checkpoint_minutes": 0,
 }  # fmt: skip
+UP_TO_MODELING = ("data_engineering", "modeling")
 
 
 def weights(project, run: str) -> dict:
@@ -62,33 +63,33 @@ def checkpoints(project) -> dict[str, list[int]]:
 
 
 def test_a_killed_training_ends_as_if_it_had_not_been(project, crash, caplog):
-    whole = project.run(training=TRAINING)
+    whole = project.run(*UP_TO_MODELING, training=TRAINING)
     assert checkpoints(project) == {}
 
     killed = []
-    for number, resume in ((8, False), (17, True)):  # in the first epoch, and in the third
+    for number, resume in ((8, False), (20, True)):  # after the first epoch, and in the last
         crash(number)
         with pytest.raises(RuntimeError, match="killed"):
-            project.run(training=TRAINING, resume=resume)
+            project.run(*UP_TO_MODELING, training=TRAINING, resume=resume)
         killed.append(project.load("manifest")["run"])
-    assert checkpoints(project) == {killed[0]: [2, 3], killed[1]: [10, 11]}
+    assert checkpoints(project) == {killed[0]: [3, 4], killed[1]: [13, 14]}
 
     crash(None)
     with pytest.raises(UserError) as error:
-        project.run(training={**TRAINING, "learning_rate": 2e-3}, subset={"seed": 7}, resume=killed[1])
+        project.run(*UP_TO_MODELING, training={**TRAINING, "learning_rate": 2e-3}, subset={"seed": 7}, resume=killed[1])
     assert "training.learning_rate was 0.01, and is 0.002\n  - train rows was" in str(error.value)
 
-    tensors = project.folder / f"data/06_models/checkpoints/{killed[1]}/step-000000011/tensors.safetensors"
+    tensors = project.folder / f"data/06_models/checkpoints/{killed[1]}/step-000000014/tensors.safetensors"
     content = bytearray(tensors.read_bytes())
     content[-1] ^= 1
     tensors.write_bytes(content)
-    resumed = project.run(training=TRAINING, resume=True)
+    resumed = project.run(*UP_TO_MODELING, training=TRAINING, resume=True)
 
     assert f"{tensors.parent} is damaged" in caplog.text
     assert_same(project, whole, resumed)
     history = project.load("history", resumed)
-    assert set(history["resumed"]) == {f"at step 3 of run {killed[0]}, at step 10 of run {killed[1]}"}
-    assert project.load("manifest")["resumed"] == [{"run": killed[0], "step": 3}, {"run": killed[1], "step": 10}]
+    assert set(history["resumed"]) == {f"at step 4 of run {killed[0]}, at step 13 of run {killed[1]}"}
+    assert project.load("manifest")["resumed"] == [{"run": killed[0], "step": 4}, {"run": killed[1], "step": 13}]
     assert checkpoints(project) == {}
 
 
@@ -129,7 +130,9 @@ def test_a_checkpoint_is_read_as_it_was_written_and_the_last_two_are_kept(keeper
     ]
     saved.release()
 
-    read = keeper("b", True).to_resume()
+    other = keeper("b", True)
+    read = other.to_resume()
+    assert other.newest_step() == 10  # of the run it goes on with; it has none of its own yet
     assert (read.run, read.step, read.state["rows"], read.state["best"]) == ("a", 10, state["rows"], float("inf"))
     assert {name: tensor.tolist() for name, tensor in read.state["tensors"].items()} == {"1": [0, 1, 2], "none": []}
 
@@ -206,7 +209,7 @@ def test_an_interrupted_run_says_how_to_go_on(project, number, code, name):
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(project, caplog):
     (project.folder / "data/06_models").mkdir(parents=True)
     (project.folder / "data/06_models/checkpoints").write_text("in the way")
-    project.run("data_engineering", "modeling", training={"epochs": 1, "checkpoint_minutes": 0})
+    project.run(*UP_TO_MODELING, training={"epochs": 1, "checkpoint_minutes": 0})
 
     assert "No checkpoint could be written: " in caplog.text
     assert project.load("metrics")["steps"] == 10
