@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-from tests.conftest import ROOT
-
 LIST_MODULES = (
     "import sys, json; from kedro.framework.startup import bootstrap_project; from kedro.framework.session import"
     " KedroSession; bootstrap_project('.'); {body}; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
@@ -53,12 +51,10 @@ def test_reporting_loads_no_torch_and_tries_no_network(project):
 
 
 def test_monitoring_loads_no_torch_and_tries_no_network(project):
-    entry = {"scored_reviews": {"type": "tests.scored.InPartsDataset", "filepath": "scored.parquet"}}
-    (project.folder / "conf" / "local" / "catalog.yml").write_text(json.dumps(entry), "utf-8")
     project.run("data_engineering", "modeling", training={"epochs": 1})
-    project.load("predictions").assign(text="superb film").to_parquet(project.folder / "scored.parquet")
+    project.run("inference", new_reviews="reviews.csv")
     session = f"KedroSession.create('.', runtime_params={{'encoder': {str(project.encoder)!r}}})"
-    modules = loaded_modules(project, f"sys.path.append({str(ROOT)!r}); {session}.run(pipeline_names=['monitoring'])")
+    modules = loaded_modules(project, f"{session}.run(pipeline_names=['monitoring'])")
 
     assert {"plotly", "tokenizers"} <= modules
     assert not modules & {"torch", "transformers", "datasets", "sklearn"}
