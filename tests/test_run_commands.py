@@ -11,9 +11,9 @@ from kedro.framework.session import KedroSession
 
 from review_sentiment.catalog import files_of
 from review_sentiment.cli import cli
+from review_sentiment.commands.rerun import same_predictions
 from review_sentiment.errors import UserError
 from review_sentiment.manifest import flatten
-from review_sentiment.rerun import same_predictions
 from review_sentiment.unchanged import without_repetition
 from tests.conftest import TINY, make_corpus, new_project
 

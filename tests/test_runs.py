@@ -116,7 +116,7 @@ def test_mistakes_with_the_commands_are_told_in_one_message(three_runs):
 
 
 def _best_of_the_first(three_runs) -> str:
-    from review_sentiment.past_runs import _best
+    from review_sentiment.commands.runs import _best
 
     with pytest.raises(UserError) as raised:
         _best(newest_reports(three_runs.project.load("run_ledger")), 0)
@@ -146,7 +146,7 @@ def test_kedro_finds_the_commands_in_a_subfolder_without_torch(project):
 def test_listing_pipelines_does_not_load_what_the_commands_need():
     code = (
         "import sys, review_sentiment.cli; "
-        "assert not {'review_sentiment.past_runs', 'scipy', 'pyarrow', 'torch'} & set(sys.modules)"
+        "assert not {'review_sentiment.commands.runs', 'scipy', 'pyarrow', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 

@@ -101,7 +101,7 @@ def runs(ctx: click.Context) -> None:
     the beginning of one.
     """
     if ctx.invoked_subcommand is None:
-        from review_sentiment.past_runs import list_runs
+        from review_sentiment.commands.runs import list_runs
 
         list_runs()
 
@@ -114,7 +114,7 @@ def compare(first: str | None, second: str | None) -> None:
 
     Runs are named by a label, their version or its beginning. Without B: the newest run; without A: the best before it.
     """
-    from review_sentiment.past_runs import compare_runs
+    from review_sentiment.commands.runs import compare_runs
 
     compare_runs(first, second)
 
@@ -123,7 +123,7 @@ def compare(first: str | None, second: str | None) -> None:
 @click.argument("run_name", metavar="RUN")
 def show(run_name: str) -> None:
     """Tell everything that is known of a run."""
-    from review_sentiment.run_details import show_run
+    from review_sentiment.commands.show import show_run
 
     show_run(run_name)
 
@@ -134,7 +134,7 @@ def show(run_name: str) -> None:
 @click.option("--remove", is_flag=True, help="Take the label away.")
 def label_run(run_name: str, label: str, remove: bool) -> None:
     """Give a run a name of its own, which can stand for RUN everywhere; `clean` keeps labelled runs."""
-    from review_sentiment.past_runs import label_run
+    from review_sentiment.commands.runs import label_run
 
     label_run(run_name, label, remove)
 
@@ -143,7 +143,7 @@ def label_run(run_name: str, label: str, remove: bool) -> None:
 @click.argument("run_name", metavar="RUN")
 def rerun(run_name: str) -> None:
     """Repeat a run with its recorded parameters, and say whether the predictions are identical."""
-    from review_sentiment.rerun import rerun_run
+    from review_sentiment.commands.rerun import rerun_run
 
     rerun_run(run_name)
 
@@ -159,7 +159,7 @@ def clean(keep_last: int | None, keep_best: int | None, yes: bool) -> None:
 
     Labelled runs stay, and so do those that a run that stays has read from. The ledger is never touched.
     """
-    from review_sentiment.retention import clean_runs
+    from review_sentiment.commands.clean import clean_runs
 
     clean_runs(keep_last, keep_best, yes)
 
@@ -177,7 +177,7 @@ def predict(ctx: click.Context, texts: tuple[str, ...], run: str | None, as_json
     if not texts and sys.stdin.isatty():
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)
-    from review_sentiment.predict import predict_texts
+    from review_sentiment.commands.predict import predict_texts
 
     predict_texts(texts, run, as_json)
 

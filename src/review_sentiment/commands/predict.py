@@ -1,4 +1,4 @@
-"""What `kedro predict` shows; apart from `cli`, which every `kedro` command loads."""
+"""What `kedro predict` shows."""
 
 import json
 import sys

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from review_sentiment.catalog import files_of, open_context
+from review_sentiment.commands.runs import show_interval, show_size
 from review_sentiment.datasets.paths import show_path
 from review_sentiment.manifest import flatten
 from review_sentiment.params import parse_parameters
-from review_sentiment.past_runs import show_interval, show_size
 from review_sentiment.run_files import RunFiles
 from review_sentiment.runs import changed_parameters, newest_reports
 from review_sentiment.terminal import make_table, open_console

@@ -1,4 +1,4 @@
-"""What the commands on past runs show; apart from `cli`, which every `kedro` command loads."""
+"""What `kedro runs` and its `compare` and `label` show."""
 
 import json
 from collections.abc import Mapping

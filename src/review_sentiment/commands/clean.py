@@ -7,8 +7,8 @@ import pandas as pd
 from rich.text import Text
 
 from review_sentiment.catalog import files_of, open_context
+from review_sentiment.commands.runs import show_size
 from review_sentiment.errors import UserError
-from review_sentiment.past_runs import show_size
 from review_sentiment.run_files import RunFiles
 from review_sentiment.runs import newest_reports
 from review_sentiment.terminal import make_table, open_console
