@@ -80,7 +80,8 @@ def test_ledger_figure_and_commands_tell_good_runs_from_bad(three_runs):
     assert "Both have the same parameters." in equal.output
 
 
-def test_a_failed_gate_and_a_second_report_are_recorded_too(project):
+def test_a_failed_gate_and_a_second_report_are_recorded_too(project, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     with pytest.raises(UserError):
         project.run(training={"epochs": 1, "learning_rate": 1e-7}, readiness={"enforce": True})
     trained = project.load("run_ledger")["run"].iloc[0]

@@ -201,11 +201,11 @@ def test_a_model_that_was_changed_after_the_gate_is_not_used(exported):
 def test_without_the_extra_it_says_what_to_install(exported, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
-    with pytest.raises(
-        UserError, match=r'needs onnxruntime, not installed here: pip install "review_sentiment\[onnx\]'
-    ):
+    with pytest.raises(UserError, match=r'needs onnxruntime, not installed here: pip install -e "\.\[onnx\]'):
         exported.run("export")
-    with pytest.raises(UserError, match=r'pip install "review_sentiment\[onnx\]", or score with inference.engine=torc'):
+    with pytest.raises(
+        UserError, match=r'pip install -e "\.\[onnx\]" in the project folder, or score with inference.engine=torc'
+    ):
         exported.run("inference", new_reviews="reviews.csv", run=exported.first, inference={"engine": "onnx"})
     with caplog.at_level("INFO"):
         exported.run("inference", new_reviews="reviews.csv", run=exported.first)
