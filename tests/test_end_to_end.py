@@ -13,6 +13,7 @@ from transformers import pipeline
 
 from review_sentiment.errors import UserError
 from review_sentiment.pipelines.modeling.batches import LengthBatches
+from tests.conftest import UP_TO_MODELING
 
 EVERY_RUN_WRITES = {
     "02_intermediate/data_profile.json/{run}/data_profile.json",
@@ -62,7 +63,7 @@ def test_a_run_learns_and_leaves_one_version_of_everything(project):
 
 
 def test_transformers_alone_answers_with_the_label_names(project):
-    run = project.run()
+    run = project.run(*UP_TO_MODELING)
 
     classify = pipeline(
         "text-classification", str(project.folder / f"data/06_models/classifier/{run}/classifier"), device="cpu"
@@ -72,7 +73,11 @@ def test_transformers_alone_answers_with_the_label_names(project):
 
 
 def test_the_same_seed_gives_the_same_predictions_and_another_seed_does_not(project):
-    first, again, other = project.run(), project.run(), project.run(training={"seed": 7})
+    first, again, other = (
+        project.run(*UP_TO_MODELING),
+        project.run(*UP_TO_MODELING),
+        project.run(*UP_TO_MODELING, training={"seed": 7}),
+    )
 
     pd.testing.assert_frame_equal(project.load("predictions", first), project.load("predictions", again))
     assert not np.allclose(project.load("predictions", other)["loss"], project.load("predictions", first)["loss"])
@@ -83,7 +88,7 @@ def test_batches_come_in_another_order_each_epoch(project, monkeypatch):
     draw = LengthBatches.__iter__
     monkeypatch.setattr(LengthBatches, "__iter__", lambda self: iter(orders.append(list(draw(self))) or orders[-1]))
 
-    project.run(training={"epochs": 3})
+    project.run(*UP_TO_MODELING, training={"epochs": 3})
     preview, *epochs = map(tuple, orders)
     assert preview == epochs[0]
     assert len(set(epochs)) == len(epochs) == 3
@@ -97,7 +102,7 @@ def test_each_pipeline_runs_alone_on_what_is_on_disk(project):
 
 
 def test_the_history_holds_the_forecast_and_how_it_was_computed(project):
-    project.run(training={"epochs": 2})
+    project.run(*UP_TO_MODELING, training={"epochs": 2})
 
     history = project.load("history")
     assert list(history["split"]) == ["forecast", *["train"] * 2, "validation", *["train"] * 2, "validation"]
@@ -116,7 +121,7 @@ def test_a_run_shorter_than_the_logging_interval_is_logged_and_reported(project)
 
 
 def test_a_time_budget_is_kept_with_a_learning_rate_that_still_decays(project):
-    project.run(training={"epochs": 5000, "time_budget_minutes": 0.1})
+    project.run(*UP_TO_MODELING, training={"epochs": 5000, "time_budget_minutes": 0.1})
 
     history = project.load("history")
     rates = history.loc[history["split"] == "train", "learning_rate"]
@@ -127,11 +132,11 @@ def test_a_time_budget_is_kept_with_a_learning_rate_that_still_decays(project):
 
 def test_a_time_budget_that_is_too_short_names_what_would_fit(project):
     with pytest.raises(UserError, match=r"\(1e-06\) is too short to read each of 80 training reviews once: .* minutes"):
-        project.run(training={"time_budget_minutes": 1e-6})
+        project.run(*UP_TO_MODELING, training={"time_budget_minutes": 1e-6})
 
 
 def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
-    run = project.run(training={"freeze_layers": 1})
+    run = project.run(*UP_TO_MODELING, training={"freeze_layers": 1})
 
     encoder = load_file(project.encoder / "model.safetensors")
     trained = load_file(project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors")
@@ -139,12 +144,12 @@ def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
     assert same == {name for name in encoder if name.startswith(("embeddings.", "encoder.layer.0."))}
 
     with pytest.raises(UserError, match="freeze_layers is 2, but this encoder has 2 layers"):
-        project.run(training={"freeze_layers": 2})
+        project.run(*UP_TO_MODELING, training={"freeze_layers": 2})
 
 
 def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(project):
     slow = {"freeze_word_embeddings": True, "learning_rate": 1e-8, "epochs": 2}
-    runs = [project.run(training={**slow, "head_learning_rate_factor": factor}) for factor in (1, 1e6)]
+    runs = [project.run(*UP_TO_MODELING, training={**slow, "head_learning_rate_factor": factor}) for factor in (1, 1e6)]
 
     encoder = load_file(project.encoder / "model.safetensors")
     still, trained = (
@@ -237,7 +242,7 @@ def test_a_loss_that_is_no_number_stops_the_run(project, tmp_path):
         UserError,
         match=r"the loss became nan at step 1, on the reviews \w{16}, .*: training diverged; lower training.lear",
     ):
-        project.run(encoder=str(broken))
+        project.run(*UP_TO_MODELING, encoder=str(broken))
     assert not (project.folder / "data/06_models").exists()
 
 
@@ -255,7 +260,7 @@ def test_a_folder_in_the_hubs_layout_keeps_its_test_side(project, corpus):
     coded[:120].to_parquet(folder / "train-00000-of-00001.parquet", index=False)
     coded[120:].to_parquet(folder / "test-00000-of-00001.parquet", index=False)
 
-    project.run(reviews="hub", subset={"train_rows": "all", "test_rows": "all"})
+    project.run(*UP_TO_MODELING, reviews="hub", subset={"train_rows": "all", "test_rows": "all"})
     assert project.load("metrics")["sizes"] == {"train": 100, "validation": 20, "test": 40}
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
 
 from review_sentiment.cli import cli
-from tests.conftest import new_project
+from tests.conftest import UP_TO_MODELING, new_project
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def trained(tmp_path_factory, tiny_encoder, corpus):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
         bootstrap_project(made.folder)
-        made.first = made.run()
+        made.first = made.run(*UP_TO_MODELING)
         yield made
 
 

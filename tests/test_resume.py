@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.errors import UserError
 from review_sentiment.pipelines.modeling.training import ReviewTrainer
+from tests.conftest import UP_TO_MODELING
 
 # Dropout draws random numbers in every step, and of 80 rows the last of four steps in an epoch gets only 8.
 TRAINING = {
     "epochs": 4, "batch_size": 12, "accumulation_steps": 2, "hidden_dropout": 0.1, "attention_dropout": 0.1,
     "logging_steps": 3, "checkpoint_minutes": 0,
 }  # fmt: skip
-UP_TO_MODELING = ("data_engineering", "modeling")
 
 
 def weights(project, run: str) -> dict:

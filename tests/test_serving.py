@@ -37,7 +37,7 @@ from review_sentiment.params import ServingParams, parse_parameters
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
 from review_sentiment.serving.server import make_server
-from tests.conftest import make_corpus, new_project
+from tests.conftest import UP_TO_MODELING, make_corpus, new_project
 from tests.test_report import BROWSER, needs_browser
 
 TEXTS = list(make_corpus(20, seed=7)["text"])
@@ -50,7 +50,7 @@ def trained(tmp_path_factory, tiny_encoder, corpus):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
         bootstrap_project(made.folder)
-        made.first = made.run()
+        made.first = made.run(*UP_TO_MODELING)
         opened = open_context()
         made.scorer = open_scorer(opened, None)
         made.on_test = check_on_test(opened.catalog.load("predictions", version=made.first), made.scorer.threshold)

@@ -12,7 +12,7 @@ from kedro.io import DatasetError
 from safetensors.torch import load_file, save_file
 
 from review_sentiment.errors import UserError
-from tests.conftest import make_corpus, new_project
+from tests.conftest import UP_TO_MODELING, make_corpus, new_project
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def trained(tmp_path_factory, tiny_encoder, corpus):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
         bootstrap_project(made.folder)
-        made.first = made.run()
+        made.first = made.run(*UP_TO_MODELING)
         yield made
 
 

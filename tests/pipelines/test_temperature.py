@@ -5,6 +5,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from review_sentiment.metrics import row_losses, softmax
 from review_sentiment.pipelines.modeling.temperature import cool_head, fit_temperature
+from tests.conftest import UP_TO_MODELING
 from tests.test_first_token import CONFIGS
 
 
@@ -45,7 +46,7 @@ def test_every_head_is_divided(name):
 
 
 def test_transformers_alone_gives_the_calibrated_probabilities(project):
-    run = project.run(training={"epochs": 3, "learning_rate": 3e-3})
+    run = project.run(*UP_TO_MODELING, training={"epochs": 3, "learning_rate": 3e-3})
 
     kept = project.load("history").query("best").iloc[0]
     classifier = project.load("classifier")
