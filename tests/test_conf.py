@@ -70,6 +70,8 @@ def test_kedro_viz_shows_the_layers_in_order(shipped):
     assert data_access_manager.get_sorted_layers_for_registered_pipeline() == [
         "raw", "intermediate", "primary", "model_input", "models", "model_output", "reporting",
     ]  # fmt: skip
+    for name in register_pipelines():
+        assert data_access_manager.get_sorted_layers_for_registered_pipeline(name), name
 
 
 def test_the_default_run_is_the_three_main_pipelines():
