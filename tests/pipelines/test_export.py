@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import ExportParams
-from review_sentiment.pipelines.export import conversion, nodes
+from review_sentiment.pipelines.export import conversion, nodes, rounding
 from tests.conftest import new_project
 
 
@@ -62,6 +62,7 @@ def test_the_folder_says_what_it_was_made_from(exported):
     unrounded = {tuple(sorted(weight.dims)) for weight in int8.graph.initializer if weight.data_type == 1}
     assert (2, 32) in unrounded  # the head's
     assert (32, 64) not in unrounded  # a layer's
+    assert {operators.domain for operators in int8.opset_import} == {""}  # the standard ones, for any runtime
     classifier, loaded = exported.load("classifier"), exported.load("exported_classifier")
     assert loaded.run == exported.first
     assert loaded.weights_sha256 == classifier.weights_sha256
@@ -121,11 +122,53 @@ def test_a_run_that_was_not_exported_is_computed_by_torch_or_says_so(exported, c
         exported.run("export", run=exported.first, load_versions={"tokenized": second})
 
 
+def test_an_int8_answer_does_not_hang_on_the_others_in_its_batch(exported):
+    loaded = exported.load("exported_classifier")
+    row = all_rows(exported)[0]
+    vocabulary = loaded.tokenizer.tokenizer.get_vocab_size()
+    others = np.random.default_rng(0).integers(0, vocabulary, (30, len(row)))
+
+    alone, among = loaded.forward("onnx_int8", 1)([row]), loaded.forward("onnx_int8", 31)([row, *others])
+    np.testing.assert_allclose(among[:1], alone, atol=1e-6)
+
+
+def product_model(weight: np.ndarray) -> bytes:
+    """An ONNX model that multiplies states with a weight."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["states", "weight"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", "tokens", len(weight)])],
+        [helper.make_tensor_value_info("product", TensorProto.FLOAT, ["batch", "tokens", weight.shape[1]])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+
+
+def test_each_token_is_rounded_by_its_own_range():
+    import onnxruntime
+
+    weight = np.array([[1.0, 0.5], [-1.0, 0.2]], dtype=np.float32)
+    states = np.array([[[1.0, 0.3], [1000.0, 0.3], [0.0, 0.0]]], dtype=np.float32)
+    int8 = rounding.to_int8(product_model(weight))
+    session = onnxruntime.InferenceSession(int8, providers=["CPUExecutionProvider"])
+
+    # 0.3 is 24 of 80 steps beside 1, and none beside 1000; a column has 101 steps: 0.2 is 40 of those to 0.5.
+    expected = [[1 - 0.3, 0.5 + 0.3 * 40 / 101 * 0.5], [1000, 500], [0, 0]]
+    np.testing.assert_allclose(session.run(None, {"states": states})[0][0], expected, rtol=1e-5)
+
+
+def test_the_largest_values_do_not_overflow_16_bits():
+    largest = (rounding._ZERO_POINT + rounding._ACTIVATION_MAX) * rounding._WEIGHT_MAX
+    assert 2 * largest < 2**15
+
+
 def test_weights_near_the_identity_are_not_rounded():
     learned = np.random.default_rng(0).normal(0, 0.02, (32, 32)).astype(np.float32)
 
-    assert conversion.mostly_rounds_to_zero(8 * np.eye(32, dtype=np.float32) + learned)
-    assert not conversion.mostly_rounds_to_zero(learned)
+    assert rounding.mostly_rounds_to_zero(8 * np.eye(32, dtype=np.float32) + learned)
+    assert not rounding.mostly_rounds_to_zero(learned)
 
 
 def clip_weights(model: bytes) -> bytes:
