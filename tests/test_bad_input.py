@@ -61,6 +61,12 @@ BAD_FILES = {
     "numbers for texts": (write_table(text=range(160)), ["160 of 160 values in column 'text' are not text"]),
     "broken UTF-8": (write(b"text,label\nfine,positive\ncaf\xe9,negative\n"), ["line 3", "not valid UTF-8", "iconv"]),
     "ragged rows": (write('text,label\na,positive\n"b",negative,x,y\n'), ["can't be read as csv", "line 3"]),
+    "fields without a name": (  # numbered rows are the worst: pandas takes the numbers for row names in silence
+        lambda path: path.write_bytes(
+            make_corpus(160).to_csv(header=False).encode().join([b"text,label,style\n", b""])
+        ),
+        ["rows have more fields than the header", "quote fields that hold ','"],
+    ),
     "all the same text": (write_table(text="good film"), ["class 'negative' has 0 usable rows"]),
     "too few rows": (
         lambda path: make_corpus(60).to_csv(path, index=False),

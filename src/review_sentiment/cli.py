@@ -17,7 +17,7 @@ from kedro.validation.exceptions import DataValidationError, ParameterValidation
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from review_sentiment.errors import UserError
+from review_sentiment.errors import UserError, fit_to_show
 from review_sentiment.interrupts import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,13 @@ _FOR_THE_USER = (
 
 class _TellsUser(click.Command):
     """A command that turns a mistake of the user's into one message."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line, and word what Kedro's reading of `--params` stumbles over."""
+        try:
+            return super().parse_args(ctx, args)
+        except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
+            raise click.UsageError(f"the command line can't be read: {fit_to_show(str(error))}", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and word what the user can mend."""
@@ -62,10 +69,10 @@ def _message_for_user(error: BaseException) -> str | None:
             return str(cause)
         cause = cause.__cause__
     if isinstance(error, _FOR_THE_USER):
-        return str(error)
+        return fit_to_show(str(error))
     # Kedro has no type of its own for these two.
     kedro_says = ("Failed to find the pipeline named", "Pipeline does not contain")
-    return str(error) if isinstance(error, ValueError) and str(error).startswith(kedro_says) else None
+    return fit_to_show(str(error)) if isinstance(error, ValueError) and str(error).startswith(kedro_says) else None
 
 
 def _run(force: bool, **options: Any) -> Any:
