@@ -49,8 +49,9 @@ def _find_encoder(encoder: str, files: list[str]) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
+    name, _, revision = encoder.partition("@")
     try:
-        return Path(snapshot_download(encoder, allow_patterns=files))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=files))
     except Exception as error:
         raise UserError(
             f"the encoder '{encoder}' is no local folder, and could not be had from the hub"
@@ -90,7 +91,8 @@ class _EncoderDataset(AbstractDataset[NoReturn, Any]):
     """What both views of an encoder share.
 
     Args:
-        encoder: `minilm` for the bundled one, or a folder or hub id.
+        encoder: `minilm` for the bundled one, or a folder or hub id; a hub id may end in `@` and the revision that is
+            meant, a commit above all.
         metadata: Left for plugins, Kedro-Viz above all.
     """
 
