@@ -118,6 +118,10 @@ def test_all_faults_are_told_at_once(project):
         ("subset.test_rows=all", ["subset.test_rows is 'all'", "give a number below 160"]),
         ("data.label_names=good", ["data.label_names: "]),
         ("training.precision=fp8", ["training.precision: ", "'fp8'"]),
+        ("training.seed=99999999999", ["training.seed: input should be less than 4294967296, got 99999999999"]),
+        ("training.threads=100000", ["training.threads: ", "got 100000"]),
+        ("data.text_column=\x1b[2J" + "x" * 5000, ["no column '\\x1b[2Jxxx", "… "]),
+        ("reviews=/dev/zero", ["'/dev/zero' is neither a file nor a folder"]),
     ],
 )
 def test_bad_parameter(project, params, words):
@@ -156,6 +160,9 @@ def test_nothing_on_disk_is_said_in_one_message(project, pipeline, words):
     [
         (["--pipelines", "modelling"], "modeling"),
         (["--env", "nowhere"], "nowhere"),
+        (["--env", ".."], "Duplicate keys found"),
+        (["--tags", "nothing"], "Pipeline contains no nodes"),
+        (["--runner", "Sequential"], "no attribute 'Sequential'"),
     ],
 )
 def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
@@ -164,6 +171,28 @@ def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
     assert done.exit_code == 1
     assert word in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--params", "[a=1"], "can't be read"),
+        (["--params", "training.epochs=${"], "can't be read"),
+        (["--params", "reviews"], "must contain a key and a value"),
+        (["--params", "=1"], "cannot be an empty string"),
+        (["--params", "a=!!python/object:os.system x"], "can't be read"),
+        (["--load-versions", "metrics"], "metrics"),
+        (["--load-versions", "metrics:../../x"], "../../x"),
+    ],
+)
+def test_a_command_line_that_kedro_cannot_read_ends_without_a_traceback(project, options, word):
+    done = project.command(*options)
+
+    assert word in done.output
+    assert done.exit_code in (1, 2)
+    assert done.output.count("Error: ") == 1
+    assert "Traceback" not in done.output
+    assert isinstance(done.exception, SystemExit)
 
 
 def test_a_version_that_was_never_written_is_named(project):

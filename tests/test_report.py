@@ -196,7 +196,7 @@ def test_the_model_card_shows_hostile_names_and_runs_nothing(reported):
     assert "base_model: owner/name\n" in card
     text = card.split("---\n", 2)[2]
     assert "onerror" in text
-    assert not re.search(r"(?m)^(?:[^`\n]|`[^`\n]*`)*(?<!\\\\)<img", text)
+    assert "<img" not in re.sub(r"`[^`\n]*`", "", text)  # code is shown as it is
 
 
 def test_a_report_on_an_earlier_run_puts_the_card_there(project):
