@@ -52,6 +52,7 @@ BAD_FILES = {
         ["80 of 160 labels name no class", "rows 3, 4, 7", "'2', '7'", "0 or negative, 1 or positive"],
     ),
     "unknown label names": (write_table(label=["bad", "good"] * 80), ["160 of 160", "data.label_names=FIRST/SECOND"]),
+    "labels that steer a terminal": (write_table(label=["\x1b[2J", "positive"] * 80), [r"found '\x1b[2J'"]),
     "missing labels": (write_table(label=[None, "positive"] * 80), ["80 of 160 labels name no class"]),
     "missing texts": (
         lambda path: make_corpus(160).assign(text=lambda t: t["text"].where(t.index > 2)).to_csv(path, index=False),
@@ -120,7 +121,7 @@ def test_all_faults_are_told_at_once(project):
         ("training.precision=fp8", ["training.precision: ", "'fp8'"]),
         ("training.seed=99999999999", ["training.seed: input should be less than 4294967296, got 99999999999"]),
         ("training.threads=100000", ["training.threads: ", "got 100000"]),
-        ("data.text_column=\x1b[2J" + "x" * 5000, ["no column '\\x1b[2Jxxx", "… "]),
+        ("data.text_column=" + "x" * 5000, ["no column 'xxx", "xxx … xxx", "with --params data.text_column=COLUMN"]),
         ("reviews=/dev/zero", ["'/dev/zero' is neither a file nor a folder"]),
     ],
 )
