@@ -249,7 +249,7 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:  # broken, a number of thousands of digits, or too deep
                 raise UserError(f"{path}, line {number}: not valid JSON ({error})") from None
-            if "\\u" in line:  # JSON can hold half a surrogate pair, which no other file of text can
+            if "\\ud" in line or "\\uD" in line:  # JSON can hold half a surrogate pair, which no other file of text can
                 row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "ignore"))
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: expected one object per line, got {type(row).__name__}")
