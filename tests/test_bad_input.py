@@ -52,6 +52,7 @@ BAD_FILES = {
         ["80 of 160 labels name no class", "rows 3, 4, 7", "'2', '7'", "0 or negative, 1 or positive"],
     ),
     "unknown label names": (write_table(label=["bad", "good"] * 80), ["160 of 160", "data.label_names=FIRST/SECOND"]),
+    "labels that steer a terminal": (write_table(label=["\x1b[2J", "positive"] * 80), [r"found '\x1b[2J'"]),
     "missing labels": (write_table(label=[None, "positive"] * 80), ["80 of 160 labels name no class"]),
     "missing texts": (
         lambda path: make_corpus(160).assign(text=lambda t: t["text"].where(t.index > 2)).to_csv(path, index=False),
@@ -61,6 +62,12 @@ BAD_FILES = {
     "numbers for texts": (write_table(text=range(160)), ["160 of 160 values in column 'text' are not text"]),
     "broken UTF-8": (write(b"text,label\nfine,positive\ncaf\xe9,negative\n"), ["line 3", "not valid UTF-8", "iconv"]),
     "ragged rows": (write('text,label\na,positive\n"b",negative,x,y\n'), ["can't be read as csv", "line 3"]),
+    "fields without a name": (  # numbered rows are the worst: pandas takes the numbers for row names in silence
+        lambda path: path.write_bytes(
+            make_corpus(160).to_csv(header=False).encode().join([b"text,label,style\n", b""])
+        ),
+        ["rows have more fields than the header", "quote fields that hold ','"],
+    ),
     "all the same text": (write_table(text="good film"), ["class 'negative' has 0 usable rows"]),
     "too few rows": (
         lambda path: make_corpus(60).to_csv(path, index=False),
@@ -112,6 +119,10 @@ def test_all_faults_are_told_at_once(project):
         ("subset.test_rows=all", ["subset.test_rows is 'all'", "give a number below 160"]),
         ("data.label_names=good", ["data.label_names: "]),
         ("training.precision=fp8", ["training.precision: ", "'fp8'"]),
+        ("training.seed=99999999999", ["training.seed: input should be less than 4294967296, got 99999999999"]),
+        ("training.threads=100000", ["training.threads: ", "got 100000"]),
+        ("data.text_column=" + "x" * 5000, ["no column 'xxx", "xxx … xxx", "with --params data.text_column=COLUMN"]),
+        ("reviews=/dev/zero", ["'/dev/zero' is neither a file nor a folder"]),
     ],
 )
 def test_bad_parameter(project, params, words):
@@ -150,6 +161,9 @@ def test_nothing_on_disk_is_said_in_one_message(project, pipeline, words):
     [
         (["--pipelines", "modelling"], "modeling"),
         (["--env", "nowhere"], "nowhere"),
+        (["--env", ".."], "Duplicate keys found"),
+        (["--tags", "nothing"], "Pipeline contains no nodes"),
+        (["--runner", "Sequential"], "no attribute 'Sequential'"),
     ],
 )
 def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
@@ -158,6 +172,28 @@ def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
     assert done.exit_code == 1
     assert word in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--params", "[a=1"], "can't be read"),
+        (["--params", "training.epochs=${"], "can't be read"),
+        (["--params", "reviews"], "must contain a key and a value"),
+        (["--params", "=1"], "cannot be an empty string"),
+        (["--params", "a=!!python/object:os.system x"], "can't be read"),
+        (["--load-versions", "metrics"], "metrics"),
+        (["--load-versions", "metrics:../../x"], "../../x"),
+    ],
+)
+def test_a_command_line_that_kedro_cannot_read_ends_without_a_traceback(project, options, word):
+    done = project.command(*options)
+
+    assert word in done.output
+    assert done.exit_code in (1, 2)
+    assert done.output.count("Error: ") == 1
+    assert "Traceback" not in done.output
+    assert isinstance(done.exception, SystemExit)
 
 
 def test_a_version_that_was_never_written_is_named(project):

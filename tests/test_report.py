@@ -187,6 +187,18 @@ def test_the_model_card_lies_with_the_classifier_and_the_hub_reads_it(reported):
     )  # fmt: skip
 
 
+def test_the_model_card_shows_hostile_names_and_runs_nothing(reported):
+    hostile = "<img src=x onerror=alert(1)>"
+    results = json.loads(json.dumps(reported.results).replace('"positive"', json.dumps(hostile)))
+    parameters = {**reported.run_info["parameters"], "encoder": "owner/name@0123abc", "reviews": f"{hostile}.csv"}
+    card = model_card(results, {**reported.run_info, "parameters": parameters})
+
+    assert "base_model: owner/name\n" in card
+    text = card.split("---\n", 2)[2]
+    assert "onerror" in text
+    assert "<img" not in re.sub(r"`[^`\n]*`", "", text)  # code is shown as it is
+
+
 def test_a_report_on_an_earlier_run_puts_the_card_there(project):
     run = project.run(training={"epochs": 1})
     folder = project.folder / "data/06_models/classifier"

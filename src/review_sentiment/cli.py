@@ -12,12 +12,13 @@ from typing import Any
 import click
 from kedro.config import MissingConfigException
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.cli.utils import KedroCliError
 from kedro.io import DatasetError
 from kedro.validation.exceptions import DataValidationError, ParameterValidationError
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from review_sentiment.errors import UserError
+from review_sentiment.errors import UserError, fit_to_show
 from review_sentiment.interrupts import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,15 @@ _FOR_THE_USER = (
 
 class _TellsUser(click.Command):
     """A command that turns a mistake of the user's into one message."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line, and word what Kedro's reading of it stumbles over."""
+        try:
+            return super().parse_args(ctx, args)
+        except KedroCliError as error:  # Kedro 1.7.0 shows "NoneType: None" in its place
+            raise click.UsageError(fit_to_show(error.message), ctx) from error
+        except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
+            raise click.UsageError(f"the command line can't be read: {fit_to_show(str(error))}", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and word what the user can mend."""
@@ -62,10 +72,15 @@ def _message_for_user(error: BaseException) -> str | None:
             return str(cause)
         cause = cause.__cause__
     if isinstance(error, _FOR_THE_USER):
-        return str(error)
-    # Kedro has no type of its own for these two.
-    kedro_says = ("Failed to find the pipeline named", "Pipeline does not contain")
-    return str(error) if isinstance(error, ValueError) and str(error).startswith(kedro_says) else None
+        return fit_to_show(str(error))
+    # Kedro has no type of its own for these.
+    kedro_says = (
+        "Failed to find the pipeline named", "Pipeline does not contain", "Pipeline contains no nodes",
+        "Duplicate keys found", "module 'kedro.runner' has no attribute",
+    )  # fmt: skip
+    if isinstance(error, ValueError | AttributeError) and str(error).startswith(kedro_says):
+        return fit_to_show(str(error))
+    return None
 
 
 def _run(force: bool, **options: Any) -> Any:

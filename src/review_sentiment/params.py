@@ -35,6 +35,9 @@ def _name_of_run(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as far as every library takes one
+
+
 class Block(BaseModel):
     """A block of parameters: frozen, and closed to names that it does not know."""
 
@@ -68,7 +71,7 @@ Rows = PositiveInt | Literal["all"]
 class SubsetParams(Block):
     """How many reviews go where: the YAML block `subset`."""
 
-    seed: int = Field(ge=0, description="another seed draws other rows")
+    seed: Seed = Field(description="another seed draws other rows")
     sampling: Literal["balanced", "stratified"] = Field(description="class shares of each split")
     train_rows: Rows = Field(description="rows to learn from, or `all` that are left")
     validation_rows: PositiveInt = Field(description="rows that choose the epoch")
@@ -97,7 +100,7 @@ class TokenizeParams(Block):
 class TrainingParams(Block):
     """One fine-tuning run: the YAML block `training`."""
 
-    seed: int = Field(ge=0, description="seed of the new head, the data order and dropout")
+    seed: Seed = Field(description="seed of the new head, the data order and dropout")
     epochs: PositiveInt = Field(description="passes over the training split")
     batch_size: PositiveInt = Field(description="reviews per forward pass")
     accumulation_steps: PositiveInt = Field(description="forward passes per optimizer step")
@@ -122,7 +125,7 @@ class TrainingParams(Block):
     first_token_only: bool = Field(description="let the last layer compute only the token that the head reads")
     device: Literal["cpu", "auto"] = Field(description="auto: a CUDA accelerator where there is one")
     precision: Literal["auto", "fp32", "bf16"] = Field(description="number format of the matrix products")
-    threads: PositiveInt | Literal["auto"] = Field(description="CPU threads of one operation")
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(description="CPU threads of one operation")
     attention: Literal["auto", "eager", "sdpa"] = Field(description="transformers' implementation of attention")
     time_budget_minutes: float | None = Field(gt=0, description="longest that fine-tuning may take; null: no limit")
     padding: Literal["longest", "max_tokens"] = Field(description="length that each batch is padded to")
@@ -216,7 +219,7 @@ class ReportingParams(Block):
     previous_accuracy: float | None = Field(ge=0, le=1, description="accuracy of the model in use today; null: none")
     mistakes: PositiveInt = Field(description="reviews in each list of mistakes")
     sure: float = Field(gt=0.5, lt=1, description="probability from which a model counts as sure")
-    seed: int = Field(ge=0, description="seed of the bootstrap")
+    seed: Seed = Field(description="seed of the bootstrap")
     resamples: int = Field(ge=100, description="resamples of the bootstrap")
 
 
@@ -240,7 +243,7 @@ class MonitoringParams(Block):
 
     enforce: bool = Field(description="let drift fail the run")
     rows: int = Field(ge=50, description="most rows that are compared")
-    seed: int = Field(ge=0, description="seed of drawing them")
+    seed: Seed = Field(description="seed of drawing them")
     psi_max: float = Field(gt=0, description="population stability index from which on a signal may have drifted")
     p_max: float = Field(gt=0, lt=1, description="chance of a false alarm in a run, over all signals")
 
@@ -275,7 +278,7 @@ class Parameters(Block):
     train_split: str = Field(min_length=1)
     test_split: str | None
     new_reviews: str | None
-    run: str | None
+    run: Annotated[str | None, BeforeValidator(_name_of_run)]
     resume: Annotated[bool | str, BeforeValidator(_name_of_run)]
     data: DataParams
     subset: SubsetParams

@@ -87,7 +87,10 @@ class RunFiles:
 
     def has(self, name: str, run: str) -> bool:
         """Whether a run has a version of a dataset; one that is being deleted has none."""
-        return self.path(name, run).exists() and not (self._deleting / run).exists()
+        try:
+            return self.path(name, run).exists() and not (self._deleting / run).exists()
+        except OSError:  # a name that no file can have
+            return False
 
     def path(self, name: str, run: str) -> Path:
         """Where a run's version of a dataset lies, or would."""

@@ -30,11 +30,11 @@ def clean_text(text: str) -> str:
         text = _TAG.sub(" ", text)
     if "&" in text:
         text = html.unescape(text)
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
     if not text.isprintable():
-        # Control characters and lone surrogates are not text; white space is, and the next line folds it.
+        # Control characters and lone surrogates are not text; white space is, and the last line folds it.
         text = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cs"))
+    if not text.isascii():  # after the above, which may have stood between a letter and its accent
+        text = unicodedata.normalize("NFC", text)
     return _SPACE.sub(" ", text).strip()
 
 
@@ -57,7 +57,7 @@ def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
                 return label_id
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return int(number) if number in range(len(label_names)) else None
 

@@ -36,7 +36,7 @@ def recipe_sha256(catalog: CatalogProtocol, parameters: Mapping[str, Any]) -> st
     """
     try:
         contents = [catalog.get(name).content_sha256() for name in ("reviews", "pretrained")]  # type: ignore[union-attr]
-    except UserError:  # the node that reads them will say so
+    except (UserError, OSError):  # the node that reads them will say so
         return None
     if None in contents:
         return None

@@ -31,8 +31,10 @@ class ClassifierDataset(FolderDataset):
 
         transformers_logging.disable_progress_bar()
         return Classifier(
-            model=AutoModelForSequenceClassification.from_pretrained(path, local_files_only=True).eval(),
-            tokenizer=AutoTokenizer.from_pretrained(path, local_files_only=True),
+            model=AutoModelForSequenceClassification.from_pretrained(
+                path, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            ).eval(),
+            tokenizer=AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False),
             settings=json.loads((path / _SETTINGS).read_text("utf-8")),
             weights_sha256=sha256_of(sorted(path.glob("*.safetensors"))),
         )

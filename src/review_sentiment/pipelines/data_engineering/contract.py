@@ -15,6 +15,7 @@ from review_sentiment.text import clean_text, parse_label, row_id_of
 logger = logging.getLogger(__name__)
 
 _OURS = ("row_id", "text", "label", "label_id", "side", "source_row")
+_FOR_THE_CHECK = ("_cleaned", "_label_found")
 
 
 def apply_contract(
@@ -44,7 +45,7 @@ def apply_contract(
         "texts_cleaned": int(table["_cleaned"].sum()),
         "sorted_by_label": any(_is_sorted(side["label_id"]) for _, side in table.groupby("side")),
     }
-    table = table.drop(columns=["_cleaned", "_label_found"])
+    table = table.drop(columns=list(_FOR_THE_CHECK))
     table = _drop(table, table["text"] == "", "empty_dropped", counts)
     table["row_id"] = [row_id_of(text) for text in table["text"]]
     labels_of_text = table.groupby("row_id")["label_id"].transform("nunique")
@@ -62,6 +63,11 @@ def apply_contract(
 
 def _check_columns(reviews: Mapping[str, pd.DataFrame], params: DataParams) -> None:
     faults = [
+        f"two columns are named '{name}' on the {side} side: rename or drop one"
+        for side, frame in reviews.items()
+        for name in frame.columns[frame.columns.duplicated()].unique()
+    ]
+    faults += [
         f"there is no column '{name}' ({side} side has: {', '.join(map(str, frame))}): name it with"
         f" --params data.{key}=COLUMN"
         for side, frame in reviews.items()
@@ -89,8 +95,12 @@ def _read_side(side: str, frame: pd.DataFrame, params: DataParams) -> pd.DataFra
         }
     )
     extras = frame.drop(columns=[params.text_column, params.label_column]).reset_index(drop=True)
-    extras = extras.rename(columns={name: f"source_{name}" for name in extras if name in _OURS})
-    extras.columns = extras.columns.map(str)
+    names: list[str] = []
+    for name in map(str, extras):
+        while name in (*_OURS, *_FOR_THE_CHECK, *names):
+            name = f"source_{name}"
+        names.append(name)
+    extras.columns = names
     return pd.concat([ours, extras.apply(_one_type)], axis=1)
 
 

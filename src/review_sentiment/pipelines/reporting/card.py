@@ -43,7 +43,8 @@ def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str
 
     parameters = origin_of(run_info)["parameters"]
     encoder, source = parameters["encoder"], public_name(parameters["reviews"])
-    hub_id, license_name, language = _ENCODERS.get(encoder, (encoder, "unknown", None))
+    without_revision = encoder.partition("@")[0]  # of a hub id; a folder's name is not shown here
+    hub_id, license_name, language = _ENCODERS.get(without_revision, (without_revision, "unknown", None))
     figures = {row["metric"]: row["value"] for row in evaluation["headline"] if row["metric"] in _HUB_METRICS}
     card = ModelCardData(
         model_name=_NAME,
