@@ -48,7 +48,7 @@ def main() -> None:
         "The shipped sample repeated, each copy marked with its number; one epoch, 64 tokens.",
         table,
         [
-            "inference: a BERT of one layer of width 32, and 40 characters of each review, so that a million of them take"
+            "inference: a BERT of one layer of width 32, and 40 characters of each review, so that a million take"
             " minutes: it shows memory, and the time around the model.",
         ],
     )
