@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import ExportParams
-from review_sentiment.pipelines.export import conversion, nodes, rounding
+from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
 from tests.conftest import new_project
 
 
@@ -270,3 +270,19 @@ def test_scoring_needs_no_torch(exported):
     assert shape == [1, 2]
     assert "onnxruntime" in modules
     assert not {"torch", "transformers", "onnx"} & set(modules)
+
+
+@pytest.mark.parametrize(("interval", "said"), [((-0.04, 0.01), True), ((-0.02, -0.005), False)])
+def test_a_drop_that_may_be_chance_is_told_as_such(exported, interval, said):
+    candidate = exported.load("exported_classifier")
+    worse = {
+        "accuracy": 0.8958, "accuracy_change": -0.0125, "accuracy_change_interval": interval, "agreement": 0.99,
+        "reviews_per_second": 2.0,
+    }  # fmt: skip
+    engines = {"torch": {"accuracy": 0.9083, "reviews_per_second": 1.0}, "onnx_int8": worse}
+    engines["onnx"] = {**worse, "accuracy_change": 0.0, "largest_difference": 0.0}
+
+    report = gate.judge_export(engines, candidate, 240, ExportParams(max_accuracy_drop=0.005, max_disagreement=0.02))
+
+    assert report["faults"][0].startswith("onnx_int8 is right on 89.6% of the test rows instead of 90.8%")
+    assert ("on 240 test rows this may be chance" in report["faults"][0]) == said

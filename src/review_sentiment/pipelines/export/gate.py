@@ -124,7 +124,7 @@ def judge_export(
     """
     import onnxruntime
 
-    faults = [fault for engine in ONNX_ENGINES for fault in _faults(engine, engines, export)]
+    faults = [fault for engine in ONNX_ENGINES for fault in _faults(engine, engines, rows, export)]
     fastest = max(engines, key=lambda engine: engines[engine]["reviews_per_second"])
     report = {
         "run": candidate.run,
@@ -141,12 +141,14 @@ def judge_export(
     return {**report, "sentence": _sentence(report)}
 
 
-def _faults(engine: str, engines: Mapping[str, Mapping[str, Any]], export: ExportParams) -> list[str]:
+def _faults(engine: str, engines: Mapping[str, Mapping[str, Any]], rows: int, export: ExportParams) -> list[str]:
     figures, faults = engines[engine], []
     if -figures["accuracy_change"] > export.max_accuracy_drop:
+        may_be_chance = figures["accuracy_change_interval"][1] >= 0
         faults.append(
             f"{engine} is right on {figures['accuracy']:.1%} of the test rows instead of"
             f" {engines['torch']['accuracy']:.1%}; export.max_accuracy_drop allows {export.max_accuracy_drop:.1%} less"
+            + (f" (on {rows:,} test rows this may be chance: evaluate on more, or allow more)" if may_be_chance else "")
         )
     if 1 - figures["agreement"] > export.max_disagreement:
         faults.append(
