@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -159,3 +160,14 @@ def project(tmp_path: Path, tiny_encoder: Path, corpus: pd.DataFrame, monkeypatc
     monkeypatch.chdir(made.folder)
     bootstrap_project(made.folder)
     return made
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, corpus: pd.DataFrame) -> Iterator[Project]:
+    """A project with one run, `first`, for the tests of a module to share."""
+    made = new_project(tmp_path_factory.mktemp("trained") / "project", tiny_encoder, corpus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        bootstrap_project(made.folder)
+        made.first = made.run(*UP_TO_MODELING)
+        yield made

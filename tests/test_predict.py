@@ -8,21 +8,8 @@ import numpy as np
 import pytest
 import rich
 from click.testing import CliRunner
-from kedro.framework.startup import bootstrap_project
 
 from review_sentiment.cli import cli
-from tests.conftest import UP_TO_MODELING, new_project
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_encoder, corpus):
-    """A project with one run; tests that share it only read."""
-    made = new_project(tmp_path_factory.mktemp("trained") / "project", tiny_encoder, corpus)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made.folder)
-        bootstrap_project(made.folder)
-        made.first = made.run(*UP_TO_MODELING)
-        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,6 @@ import schemathesis
 from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
-from kedro.framework.startup import bootstrap_project
 from kedro.io import DatasetError
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
@@ -37,25 +36,20 @@ from review_sentiment.params import ServingParams, parse_parameters
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
 from review_sentiment.serving.server import make_server
-from tests.conftest import UP_TO_MODELING, make_corpus, new_project
+from tests.conftest import make_corpus
 from tests.test_report import BROWSER, needs_browser
 
 TEXTS = list(make_corpus(20, seed=7)["text"])
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_encoder, corpus):
-    """A project with one run, and its classifier."""
-    made = new_project(tmp_path_factory.mktemp("trained") / "project", tiny_encoder, corpus)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made.folder)
-        bootstrap_project(made.folder)
-        made.first = made.run(*UP_TO_MODELING)
-        opened = open_context()
-        made.scorer = open_scorer(opened, None)
-        made.on_test = check_on_test(opened.catalog.load("predictions", version=made.first), made.scorer.threshold)
-        made.limits = parse_parameters(opened.config_loader["parameters"]).serving
-        yield made
+def trained(trained):
+    """The project with one run, and its classifier."""
+    opened = open_context()
+    trained.scorer = open_scorer(opened, None)
+    trained.on_test = check_on_test(opened.catalog.load("predictions", version=trained.first), trained.scorer.threshold)
+    trained.limits = parse_parameters(opened.config_loader["parameters"]).serving
+    return trained
 
 
 @contextmanager

@@ -14,21 +14,13 @@ from onnx import numpy_helper
 from review_sentiment.errors import UserError
 from review_sentiment.params import ExportParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
-from tests.conftest import new_project
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, tiny_encoder, corpus):
-    """A project with one run, exported."""
-    from kedro.framework.startup import bootstrap_project
-
-    made = new_project(tmp_path_factory.mktemp("exported") / "project", tiny_encoder, corpus)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made.folder)
-        bootstrap_project(made.folder)
-        made.first = made.run("data_engineering", "modeling")
-        made.export = made.run("export")
-        yield made
+def exported(trained):
+    """The project with one run, exported."""
+    trained.export = trained.run("export")
+    return trained
 
 
 def all_rows(project) -> list[np.ndarray]:

@@ -12,20 +12,7 @@ from kedro.io import DatasetError
 from safetensors.torch import load_file, save_file
 
 from review_sentiment.errors import UserError
-from tests.conftest import UP_TO_MODELING, make_corpus, new_project
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_encoder, corpus):
-    """A project with one run."""
-    from kedro.framework.startup import bootstrap_project
-
-    made = new_project(tmp_path_factory.mktemp("trained") / "project", tiny_encoder, corpus)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made.folder)
-        bootstrap_project(made.folder)
-        made.first = made.run(*UP_TO_MODELING)
-        yield made
+from tests.conftest import make_corpus
 
 
 def scored(project, source, **params) -> pd.DataFrame:
