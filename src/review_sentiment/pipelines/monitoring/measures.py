@@ -74,7 +74,7 @@ def check_classifier(table: ChunkedTable, reference: Mapping[str, Any]) -> None:
     if scored_by != run:
         raise UserError(
             f"the reviews were scored by the classifier of run {scored_by}, but the predictions on test reviews are of"
-            f" run {run}: name the run of the classifier with --params run={scored_by}"
+            f" run {run}: name the run of the classifier (for a log: --params run={scored_by}; else in --load-versions)"
         )
 
 
