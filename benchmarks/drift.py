@@ -12,14 +12,14 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from results import ROOT, publish
 
-from review_sentiment.encoder import predict_logits
 from review_sentiment.fingerprint import take_fingerprint
 from review_sentiment.metrics import softmax
+from review_sentiment.model.encoder import predict_logits
+from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import TokenizeParams, parse_parameters
 from review_sentiment.pipelines.monitoring.drift import compare_reviews
 from review_sentiment.pipelines.monitoring.measures import build_reference, draw_rows, measure_rows
 from review_sentiment.text import clean_text
-from review_sentiment.tokens import encode_texts
 
 # Invented for this purpose; sentences are put together at random.
 _GERMAN = (

@@ -12,7 +12,7 @@ from results import ROOT, publish
 from transformers import pipeline
 
 from review_sentiment.datasets.classifier import ClassifierDataset
-from review_sentiment.scorer import build_scorer
+from review_sentiment.scoring.scorer import build_scorer
 
 
 def main() -> None:

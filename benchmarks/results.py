@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from review_sentiment.manifest import git_state, machine
+from review_sentiment.runs.manifest import git_state, machine
 
 ROOT = Path(__file__).parent.parent
 _FILE = Path(__file__).parent / "RESULTS.md"

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
 
-from review_sentiment.manifest import flatten
-from review_sentiment.session import RunSession
+from review_sentiment.runs.manifest import flatten
+from review_sentiment.runs.session import RunSession
 
 # Threads cost a model of this size more than they bring; set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -31,21 +31,21 @@ from hypothesis import strategies as st
 from kedro.config import OmegaConfigLoader
 
 from review_sentiment.cli import _message_for_user, run
-from review_sentiment.confidence import Threshold
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.files import ParquetDataset
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.datasets.versions import choose_versions
+from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import DataParams, TokenizeParams, parse_parameters
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.inference.scoring import score_table
-from review_sentiment.run_files import RunFiles
+from review_sentiment.runs.files import RunFiles
 from review_sentiment.schemas import check_reviews_table
-from review_sentiment.scorer import Scorer
+from review_sentiment.scoring.confidence import Threshold
+from review_sentiment.scoring.scorer import Scorer
 from review_sentiment.text import clean_text, parse_label, row_id_of
-from review_sentiment.tokens import encode_texts
 from tests.conftest import ROOT
 
 logger = logging.getLogger(__name__)

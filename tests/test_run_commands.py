@@ -13,8 +13,8 @@ from review_sentiment.catalog import files_of
 from review_sentiment.cli import cli
 from review_sentiment.commands.rerun import same_predictions
 from review_sentiment.errors import UserError
-from review_sentiment.manifest import flatten
-from review_sentiment.unchanged import without_repetition
+from review_sentiment.runs.manifest import flatten
+from review_sentiment.runs.unchanged import without_repetition
 from tests.conftest import TINY, make_corpus, new_project
 
 KILLED = "2026-01-01T00.00.00.000Z"

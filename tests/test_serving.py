@@ -30,9 +30,9 @@ from websockets.sync.client import connect
 
 from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.cli import cli
-from review_sentiment.confidence import check_on_test
 from review_sentiment.datasets.prediction_log import PredictionLogDataset
 from review_sentiment.params import ServingParams, parse_parameters
+from review_sentiment.scoring.confidence import check_on_test
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
 from review_sentiment.serving.server import make_server

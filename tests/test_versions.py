@@ -12,7 +12,7 @@ import pytest
 
 from review_sentiment.datasets.versions import choose_versions
 from review_sentiment.errors import UserError
-from review_sentiment.run_files import RunFiles
+from review_sentiment.runs.files import RunFiles
 
 DATA = {"splits", "tokenized", "data_profile"}
 MODEL = {"classifier", "metrics", "predictions"}
@@ -161,7 +161,7 @@ def test_labels_are_unique_names_that_no_version_begins_with(files):
 def test_a_run_is_running_as_long_as_its_process_lives(files):
     names = {name: str(folder) for name, folder in files.folders.items()}
     code = (
-        "import sys, time; from pathlib import Path; from review_sentiment.run_files import RunFiles\n"
+        "import sys, time; from pathlib import Path; from review_sentiment.runs.files import RunFiles\n"
         f"files = RunFiles({{name: Path(path) for name, path in {names!r}.items()}})\n"
         f"record = files.begin({{'run': {RUNS[0]!r}, 'env': 'imdb'}}); print('begun', flush=True); time.sleep(60)"
     )

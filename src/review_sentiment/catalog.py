@@ -8,10 +8,10 @@ from kedro.framework.session import KedroSession
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
-from review_sentiment.run_files import RunFiles
+from review_sentiment.runs.files import RunFiles
 
 if TYPE_CHECKING:
-    from review_sentiment.scorer import Scorer
+    from review_sentiment.scoring.scorer import Scorer
 
 # What a run must have written for its classifier to be used: the weights, the check on them, and how good they are.
 _NEEDED = {"classifier", "predictions", "reload_check"}
@@ -52,7 +52,7 @@ def open_scorer(context: KedroContext, wanted: str | None, batch_size: int | Non
     if not able:
         raise UserError("there is no classifier yet: `kedro run` makes one")
     run = able[-1] if wanted is None else files.find(wanted, able)
-    from review_sentiment.scorer import build_scorer
+    from review_sentiment.scoring.scorer import build_scorer
 
     inference = parse_parameters(context.config_loader["parameters"]).inference
     if batch_size is not None:

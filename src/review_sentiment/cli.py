@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from review_sentiment.errors import UserError, fit_to_show
-from review_sentiment.interrupts import Interrupted
+from review_sentiment.runs.interrupts import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _message_for_user(error: BaseException) -> str | None:
 def _run(force: bool, **options: Any) -> Any:
     """Run as Kedro does, but for what would only make a result again."""
     if not force:
-        from review_sentiment.unchanged import without_repetition
+        from review_sentiment.runs.unchanged import without_repetition
 
         left = without_repetition(options)
         if left is None:

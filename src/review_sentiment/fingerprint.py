@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from review_sentiment.tokens import EncoderTokenizer
+from review_sentiment.model.tokens import EncoderTokenizer
 
 _MOST_ROWS = 5000  # their numbers take 150 kB, and more would hardly move a quantile
 _MOST_PAIRS = 2000

@@ -18,11 +18,11 @@ from kedro.pipeline.node import Node
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
-from review_sentiment.manifest import describe_run, git_state, source_sha256
 from review_sentiment.params import parse_parameters
-from review_sentiment.run_files import RunFiles
+from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.manifest import describe_run, git_state, source_sha256
+from review_sentiment.runs.unchanged import recipe_sha256
 from review_sentiment.terminal import show_results
-from review_sentiment.unchanged import recipe_sha256
 
 logger = logging.getLogger(__name__)
 

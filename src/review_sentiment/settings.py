@@ -12,7 +12,7 @@ from review_sentiment.hooks import (  # noqa: E402
     RescueHooks,
     ResultHooks,
 )
-from review_sentiment.session import RunSession  # noqa: E402
+from review_sentiment.runs.session import RunSession  # noqa: E402
 
 SESSION_CLASS = RunSession
 HOOKS = (ParameterHooks(), ManifestHooks(), RescueHooks(), CheckpointHooks(), ResultHooks())

@@ -6,7 +6,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from review_sentiment.metrics import row_losses, softmax
 from review_sentiment.pipelines.modeling.temperature import cool_head, fit_temperature
 from tests.conftest import UP_TO_MODELING
-from tests.test_first_token import CONFIGS
+from tests.model.test_first_token import CONFIGS
 
 
 def overconfident(rows: int, factor: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ from rich.text import Text
 from review_sentiment.catalog import files_of, open_context
 from review_sentiment.commands.runs import show_size
 from review_sentiment.errors import UserError
-from review_sentiment.run_files import RunFiles
-from review_sentiment.runs import newest_reports
+from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.table import newest_reports
 from review_sentiment.terminal import make_table, open_console
 
 

@@ -9,11 +9,11 @@ from typing import BinaryIO
 import click
 import rich
 
-from review_sentiment.answers import Answer, to_answers
 from review_sentiment.catalog import open_context, open_scorer
-from review_sentiment.confidence import accuracy_text, check_on_test
 from review_sentiment.errors import UserError
-from review_sentiment.scorer import Scorer
+from review_sentiment.scoring.answers import Answer, to_answers
+from review_sentiment.scoring.confidence import accuracy_text, check_on_test
+from review_sentiment.scoring.scorer import Scorer
 
 # Texts that are scored together; enough that batches of similar length leave little padding.
 _STEP_TEXTS = 1000

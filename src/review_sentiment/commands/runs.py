@@ -12,8 +12,8 @@ from rich.text import Text
 from review_sentiment.catalog import files_of, open_context
 from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
-from review_sentiment.run_files import RunFiles
-from review_sentiment.runs import best_before, changed_parameters, find_run, newest_reports
+from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.table import best_before, changed_parameters, find_run, newest_reports
 from review_sentiment.terminal import make_table, open_console
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from kedro.io import AbstractDataset, DatasetError, Version
 
 from review_sentiment.datasets.atomic import replace_atomically
 from review_sentiment.errors import UserError
-from review_sentiment.locks import FolderLock
+from review_sentiment.runs.locks import FolderLock
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from review_sentiment.datasets.atomic import FolderDataset
 from review_sentiment.datasets.paths import sha256_of
 
 if TYPE_CHECKING:
-    from review_sentiment.encoder import Classifier
+    from review_sentiment.model.encoder import Classifier
 
 _SETTINGS = "review_sentiment.json"
 
@@ -27,7 +27,7 @@ class ClassifierDataset(FolderDataset):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
         from transformers.utils import logging as transformers_logging
 
-        from review_sentiment.encoder import Classifier
+        from review_sentiment.model.encoder import Classifier
 
         transformers_logging.disable_progress_bar()
         return Classifier(

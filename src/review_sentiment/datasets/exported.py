@@ -9,7 +9,7 @@ from kedro_datasets._typing import JSONPreview
 from review_sentiment.datasets.atomic import FolderDataset
 
 if TYPE_CHECKING:
-    from review_sentiment.exported import ExportedClassifier
+    from review_sentiment.scoring.exported import ExportedClassifier
 
 _MODELS = {"onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
 _TOKENIZER = "tokenizer.json"
@@ -24,8 +24,8 @@ class ExportedClassifierDataset(FolderDataset):
     def _read(self, path: Path) -> "ExportedClassifier":
         from tokenizers import Tokenizer
 
-        from review_sentiment.exported import ONNX_ENGINES, ExportedClassifier
-        from review_sentiment.tokens import EncoderTokenizer
+        from review_sentiment.model.tokens import EncoderTokenizer
+        from review_sentiment.scoring.exported import ONNX_ENGINES, ExportedClassifier
 
         about = self._about(path)
         max_tokens = about.pop("max_tokens")

@@ -9,7 +9,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from review_sentiment.datasets.atomic import replace_atomically
-from review_sentiment.runs import with_changes
+from review_sentiment.runs.table import with_changes
 
 _TEXT = ("run", "classifier_run", "env", "reviews", "encoder", "data_fingerprint", "commit")
 _NUMBERS = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from kedro.io import AbstractVersionedDataset, Version
 
 from review_sentiment.errors import UserError
-from review_sentiment.run_files import RunFiles
+from review_sentiment.runs.files import RunFiles
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from review_sentiment import __version__
-from review_sentiment.answers import Answer, to_answers
-from review_sentiment.manifest import library_versions
 from review_sentiment.params import ServingParams
-from review_sentiment.scorer import Scorer
+from review_sentiment.runs.manifest import library_versions
+from review_sentiment.scoring.answers import Answer, to_answers
+from review_sentiment.scoring.scorer import Scorer
 from review_sentiment.serving.batching import Batcher, ClosedError, QueueFullError
 from review_sentiment.serving.counters import Counters, CountRequests
 from review_sentiment.serving.limits import LimitBody

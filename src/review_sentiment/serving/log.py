@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from review_sentiment.fingerprint import measure_texts, token_ids
-from review_sentiment.score_columns import score_columns, score_fields
-from review_sentiment.scorer import Scorer, Scores
+from review_sentiment.scoring.columns import score_columns, score_fields
+from review_sentiment.scoring.scorer import Scorer, Scores
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse
 
-from review_sentiment.answers import Answer
 from review_sentiment.params import ServingParams
+from review_sentiment.scoring.answers import Answer
 
 
 class TextRequest(BaseModel):

@@ -11,9 +11,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from review_sentiment.catalog import open_context, open_scorer
-from review_sentiment.confidence import accuracy_text, check_on_test
 from review_sentiment.errors import UserError
 from review_sentiment.params import ServingParams, parse_parameters
+from review_sentiment.scoring.confidence import accuracy_text, check_on_test
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
 

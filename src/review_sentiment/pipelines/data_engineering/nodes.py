@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from review_sentiment.fingerprint import take_fingerprint
+from review_sentiment.model.tokens import EncoderTokenizer, check_length, encode_texts
 from review_sentiment.params import DataParams, SubsetParams, TokenizeParams
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.data_engineering.profile import describe_data
 from review_sentiment.pipelines.data_engineering.subset import draw_splits
-from review_sentiment.tokens import EncoderTokenizer, check_length, encode_texts
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

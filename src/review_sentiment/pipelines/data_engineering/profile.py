@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from review_sentiment.manifest import data_fingerprint
+from review_sentiment.runs.manifest import data_fingerprint
 
 
 def describe_data(

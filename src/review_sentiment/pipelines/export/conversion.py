@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from review_sentiment.encoder import Classifier, collate
-from review_sentiment.exported import ExportedClassifier, require_onnx, sha256_of_bytes
-from review_sentiment.first_token import first_token_only
+from review_sentiment.model.encoder import Classifier, collate
+from review_sentiment.model.first_token import first_token_only
 from review_sentiment.pipelines.export.rounding import to_int8
+from review_sentiment.scoring.exported import ExportedClassifier, require_onnx, sha256_of_bytes
 
 # The newest that the exporter writes by itself; it has LayerNormalization and Gelu as single operators.
 _OPSET = 20

@@ -11,14 +11,14 @@ import pandas as pd
 import torch
 
 from review_sentiment.comparison import paired_interval
-from review_sentiment.encoder import Classifier, predict_logits
 from review_sentiment.errors import UserError, fault_list
-from review_sentiment.exported import ONNX_ENGINES, ExportedClassifier, onnx_threads
-from review_sentiment.manifest import machine
 from review_sentiment.metrics import softmax
+from review_sentiment.model.encoder import Classifier, predict_logits
 from review_sentiment.params import ExportParams
 from review_sentiment.pipelines.export.speed import measure_speed
-from review_sentiment.scorer import Forward
+from review_sentiment.runs.manifest import machine
+from review_sentiment.scoring.exported import ONNX_ENGINES, ExportedClassifier, onnx_threads
+from review_sentiment.scoring.scorer import Forward
 
 _BATCH_SIZE = 32
 # The same graph in fp32 differs in the last digits only; a lost operator or weight, by far more.

@@ -11,8 +11,8 @@ from review_sentiment.params import ExportParams
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-    from review_sentiment.encoder import Classifier
-    from review_sentiment.exported import ExportedClassifier
+    from review_sentiment.model.encoder import Classifier
+    from review_sentiment.scoring.exported import ExportedClassifier
 else:
     # Kedro reads these hints to find the parameter models; a name that it can't resolve would switch that off.
     Classifier = DatasetDict = ExportedClassifier = Any
@@ -41,7 +41,7 @@ def convert_classifier(
     """
     from review_sentiment.pipelines.export.conversion import convert
     from review_sentiment.pipelines.export.gate import check_same_rows
-    from review_sentiment.scorer import check_evaluated
+    from review_sentiment.scoring.scorer import check_evaluated
 
     run = run_info["classifier_run"]
     check_evaluated(classifier, reload_check, run)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from review_sentiment.scorer import Forward
+from review_sentiment.scoring.scorer import Forward
 
 # Enough for a steady figure, in about a minute on two cores.
 _SINGLE_ROWS = 100

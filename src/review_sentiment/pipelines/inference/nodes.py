@@ -9,9 +9,9 @@ from review_sentiment.chunks import ChunkedTable
 from review_sentiment.params import DataParams, InferenceParams
 
 if TYPE_CHECKING:
-    from review_sentiment.encoder import Classifier
-    from review_sentiment.exported import ExportedClassifier
-    from review_sentiment.scorer import Scorer
+    from review_sentiment.model.encoder import Classifier
+    from review_sentiment.scoring.exported import ExportedClassifier
+    from review_sentiment.scoring.scorer import Scorer
 else:
     # Kedro reads these hints to find the parameter models; a name that it can't resolve would switch that off.
     Classifier = ExportedClassifier = Scorer = Any
@@ -38,7 +38,7 @@ def prepare_scorer(
     Returns:
         The scorer.
     """
-    from review_sentiment.scorer import build_scorer
+    from review_sentiment.scoring.scorer import build_scorer
 
     scorer = build_scorer(classifier, reload_check, exported_classifier, run_info["classifier_run"], inference)
     logger.info("Scoring with the classifier of run %s, computed by %s", scorer.run, scorer.engine)

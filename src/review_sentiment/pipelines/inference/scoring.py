@@ -14,10 +14,10 @@ import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from review_sentiment.chunks import ChunkedTable
-from review_sentiment.confidence import check_on_test
 from review_sentiment.errors import UserError
-from review_sentiment.score_columns import score_columns, score_fields
-from review_sentiment.scorer import Scorer
+from review_sentiment.scoring.columns import score_columns, score_fields
+from review_sentiment.scoring.confidence import check_on_test
+from review_sentiment.scoring.scorer import Scorer
 
 # Rows between two movements of the bar; enough that batches of similar length leave little padding.
 _STEP_ROWS = 1000

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
     from review_sentiment.datasets.checkpoints import Checkpoints
-    from review_sentiment.encoder import Classifier, Pretrained
+    from review_sentiment.model.encoder import Classifier, Pretrained
 else:
     # Kedro reads these hints to find the parameter models; a name that it can't resolve would switch that off.
     Checkpoints = DatasetDict = Classifier = Pretrained = Any
@@ -82,8 +82,8 @@ def predict_test(
     Returns:
         Predictions with `tokens_seen` and `tokens_total`, and whether the classifier answers as before it was saved.
     """
-    from review_sentiment.encoder import predict_logits
     from review_sentiment.metrics import softmax
+    from review_sentiment.model.encoder import predict_logits
     from review_sentiment.pipelines.modeling.scoring import prediction_table
     from review_sentiment.pipelines.modeling.self_test import run_self_test
     from review_sentiment.pipelines.modeling.watch import memory_told

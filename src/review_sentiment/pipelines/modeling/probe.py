@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from review_sentiment.encoder import Precision, computing_in
 from review_sentiment.errors import UserError
+from review_sentiment.model.encoder import Precision, computing_in
+from review_sentiment.model.timing import best_seconds, bf16_products_gain
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace
-from review_sentiment.timing import best_seconds, bf16_products_gain
 
 Batch = Mapping[str, torch.Tensor]
 

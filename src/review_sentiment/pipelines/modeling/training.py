@@ -15,7 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, TrainerControl, TrainingArguments, set_seed
 
-from review_sentiment.encoder import (
+from review_sentiment.errors import UserError
+from review_sentiment.metrics import headline_metrics, softmax
+from review_sentiment.model.encoder import (
     Classifier,
     Precision,
     Pretrained,
@@ -26,9 +28,7 @@ from review_sentiment.encoder import (
     predict_logits,
     score_layer,
 )
-from review_sentiment.errors import UserError
-from review_sentiment.first_token import first_token_only
-from review_sentiment.metrics import headline_metrics, softmax
+from review_sentiment.model.first_token import first_token_only
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.batches import LengthBatches, preview_batches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage

@@ -16,7 +16,7 @@ from review_sentiment.pipelines.modeling.callbacks import History
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from review_sentiment.encoder import Classifier
+    from review_sentiment.model.encoder import Classifier
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from review_sentiment.fingerprint import (
     measure_texts,
     token_ids,
 )
+from review_sentiment.model.tokens import EncoderTokenizer
 from review_sentiment.params import MonitoringParams
 from review_sentiment.text import clean_text
-from review_sentiment.tokens import EncoderTokenizer
 
 _LOGGED = ["words", "tokens", "unknown_share"]  # what the server's log has of a review, with or without its text
 

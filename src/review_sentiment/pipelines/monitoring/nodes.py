@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from review_sentiment.chunks import ChunkedTable
+from review_sentiment.model.tokens import EncoderTokenizer
 from review_sentiment.params import DataParams, MonitoringParams
 from review_sentiment.pipelines.monitoring.measures import (
     build_reference,
@@ -13,7 +14,6 @@ from review_sentiment.pipelines.monitoring.measures import (
     draw_rows,
     measure_rows,
 )
-from review_sentiment.tokens import EncoderTokenizer
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

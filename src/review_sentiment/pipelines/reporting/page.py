@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from review_sentiment.headline import figure_text, headline_row, headline_rows
-from review_sentiment.manifest import flatten
 from review_sentiment.pipelines.reporting import figures, story
 from review_sentiment.pipelines.reporting.runs import accuracy_over_runs, runs_title
-from review_sentiment.runs import newest_reports
+from review_sentiment.runs.manifest import flatten
+from review_sentiment.runs.table import newest_reports
 
 _TEMPLATE = "report.html.j2"
 _LONG_TEXT = 600  # characters of a review that are shown before "more"

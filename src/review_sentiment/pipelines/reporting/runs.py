@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from review_sentiment.manifest import flatten
-from review_sentiment.runs import newest_reports
+from review_sentiment.runs.manifest import flatten
+from review_sentiment.runs.table import newest_reports
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from review_sentiment.manifest import flatten
+from review_sentiment.runs.manifest import flatten
 
 _PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
 _MOST_STEPS = 6

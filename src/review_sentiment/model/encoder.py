@@ -15,11 +15,11 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from transformers.utils import logging as transformers_logging
 
 from review_sentiment.errors import UserError
-from review_sentiment.first_token import encoder_layers, first_token_only
-from review_sentiment.padding import Batch, compute_by_length, pad
-from review_sentiment.pooling import add_mean_layer
-from review_sentiment.timing import bf16_products_gain
-from review_sentiment.tokens import EncoderTokenizer
+from review_sentiment.model.first_token import encoder_layers, first_token_only
+from review_sentiment.model.padding import Batch, compute_by_length, pad
+from review_sentiment.model.pooling import add_mean_layer
+from review_sentiment.model.timing import bf16_products_gain
+from review_sentiment.model.tokens import EncoderTokenizer
 
 logger = logging.getLogger(__name__)
 

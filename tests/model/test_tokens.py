@@ -1,8 +1,8 @@
 import pytest
 
 from review_sentiment.datasets.encoder import TokenizerDataset
+from review_sentiment.model.tokens import encode_texts, truncate
 from review_sentiment.params import TokenizeParams
-from review_sentiment.tokens import encode_texts, truncate
 
 
 def settings(truncation: str, head_share: float = 0.25) -> TokenizeParams:

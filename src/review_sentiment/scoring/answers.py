@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from review_sentiment.scorer import Scores
+from review_sentiment.scoring.scorer import Scores
 
 
 class Answer(BaseModel):

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from review_sentiment.scorer import Scores
+from review_sentiment.scoring.scorer import Scores
 
 
 def score_fields(label_names: list[str]) -> list[pa.Field]:

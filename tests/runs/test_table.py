@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from review_sentiment.cli import cli
 from review_sentiment.datasets.ledger import LedgerDataset
 from review_sentiment.errors import UserError
-from review_sentiment.runs import best_before, changed_parameters, find_run, newest_reports, with_changes
+from review_sentiment.runs.table import best_before, changed_parameters, find_run, newest_reports, with_changes
 from tests.conftest import ROOT
 
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from review_sentiment.confidence import Threshold, choose_threshold
 from review_sentiment.errors import UserError
-from review_sentiment.exported import Engine, ExportedClassifier, can_score_onnx
 from review_sentiment.metrics import softmax
+from review_sentiment.model.tokens import EncoderTokenizer, encode_texts
 from review_sentiment.params import InferenceParams, TokenizeParams
+from review_sentiment.scoring.confidence import Threshold, choose_threshold
+from review_sentiment.scoring.exported import Engine, ExportedClassifier, can_score_onnx
 from review_sentiment.text import clean_text
-from review_sentiment.tokens import EncoderTokenizer, encode_texts
 
 if TYPE_CHECKING:
-    from review_sentiment.encoder import Classifier
+    from review_sentiment.model.encoder import Classifier
 
 # From N rows of token ids to logits, float32, shape (N, K).
 Forward = Callable[[Sequence[Sequence[int]]], np.ndarray]

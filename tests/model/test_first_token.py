@@ -8,7 +8,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from review_sentiment.first_token import first_token_only
+from review_sentiment.model.first_token import first_token_only
 
 SHAPE = {
     "vocab_size": 100,

@@ -8,8 +8,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.session import KedroSession
 from kedro.io.core import generate_timestamp
 
-from review_sentiment.interrupts import interrupts_raised
-from review_sentiment.locks import FolderLock
+from review_sentiment.runs.interrupts import interrupts_raised
+from review_sentiment.runs.locks import FolderLock
 
 
 class _Started:

@@ -1,6 +1,6 @@
 import pytest
 
-from review_sentiment.confidence import choose_threshold
+from review_sentiment.scoring.confidence import choose_threshold
 
 
 def outcomes(*groups: tuple[float, int, int]) -> dict[str, list]:

@@ -11,9 +11,9 @@ from kedro.framework.session import KedroSession
 from kedro.io import CatalogProtocol
 
 from review_sentiment.errors import UserError
-from review_sentiment.manifest import library_versions, source_sha256
 from review_sentiment.params import parse_parameters
-from review_sentiment.run_files import RunFiles
+from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.manifest import library_versions, source_sha256
 
 # All else shapes no training: a report, a gate or a scoring can change without it.
 _SHAPES_TRAINING = ("data", "subset", "tokenize", "training", "baseline", "train_split", "test_split", "encoder")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from review_sentiment.errors import UserError
-from review_sentiment.manifest import machine
-from review_sentiment.padding import Batch, compute_by_length
-from review_sentiment.tokens import EncoderTokenizer
+from review_sentiment.model.padding import Batch, compute_by_length
+from review_sentiment.model.tokens import EncoderTokenizer
+from review_sentiment.runs.manifest import machine
 
 if TYPE_CHECKING:
-    from review_sentiment.scorer import Forward
+    from review_sentiment.scoring.scorer import Forward
 
 Engine = Literal["torch", "onnx", "onnx_int8"]
 OnnxEngine = Literal["onnx", "onnx_int8"]

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import review_sentiment
+
 _LIBRARIES = (
     "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
     "tokenizers", "torch", "transformers",
@@ -73,7 +75,7 @@ def data_fingerprint(row_ids: Iterable[str], labels: Iterable[str]) -> str:
 
 def source_sha256() -> str:
     """Hash of this package's source, so that code is known also outside git, or with changes on top of a commit."""
-    package = Path(__file__).parent
+    package = Path(review_sentiment.__file__).parent
     digest = hashlib.sha256()
     for file in sorted([*package.rglob("*.py"), *package.rglob("*.j2")]):
         digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")

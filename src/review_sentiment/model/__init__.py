@@ -1,0 +1,1 @@
+"""The network: pretrained encoders with their heads, and how texts become batches for them."""
