@@ -90,11 +90,13 @@ def predict_test(
     """
     from review_sentiment.metrics import softmax
     from review_sentiment.model.encoder import predict_logits
+    from review_sentiment.pipelines.modeling.probe import choose_device
     from review_sentiment.pipelines.modeling.scoring import prediction_table
     from review_sentiment.pipelines.modeling.self_test import run_self_test
     from review_sentiment.pipelines.modeling.watch import memory_told
 
     test = tokenized["test"]
+    classifier.model.to(choose_device(training))
     pad_id, precision = classifier.tokenizer.pad_token_id, classifier.settings["engine"]["precision"]
     with memory_told(training, None):
         logits = predict_logits(classifier.model, test["input_ids"][:], pad_id, training.eval_batch_size, precision)

@@ -60,7 +60,28 @@ class Engine:
 
 def choose_device(params: TrainingParams) -> str:
     """The torch device that `training.device` means on this machine."""
-    return "cuda" if params.device == "auto" and torch.cuda.is_available() else "cpu"
+    return device_among(params.device, torch.cuda.is_available(), torch.backends.mps.is_available())
+
+
+def device_among(wanted: str, cuda: bool, mps: bool) -> str:
+    """Choose among the devices of a machine.
+
+    Args:
+        wanted: The parameter `training.device`.
+        cuda: Whether there is a CUDA accelerator.
+        mps: Whether there is an Apple one; `auto` never takes it, since trainings on it have crashed.
+
+    Returns:
+        torch's name of the device.
+
+    Raises:
+        UserError: It is not there.
+    """
+    if wanted == "auto":
+        return "cuda" if cuda else "cpu"
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[wanted]:
+        raise UserError(f"training.device is {wanted}, but PyTorch finds no such accelerator here: set auto or cpu")
+    return wanted
 
 
 def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) -> Engine:

@@ -1,0 +1,116 @@
+"""Training on Ray: what it says where it can't, and real clusters of two nodes on this machine."""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from review_sentiment.errors import UserError
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.modeling.cluster import place_workers
+from tests.conftest import UP_TO_MODELING
+from tests.test_params import raw  # noqa: F401 - a fixture
+
+ON_RAY = {"engine": "ray", "workers": 2}
+# Ray 2.60 raises its own deprecation warnings when it is imported; remove when it does not.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_without_the_extra_one_message_says_what_to_install(project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"^training.engine is ray, .* pip install 'review_sentiment\[ray\]'"):
+        project.run(*UP_TO_MODELING, training=ON_RAY)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "workers", "placed"),
+    [
+        ([(1, 0), (1, 0)], "cpu", 2, (1, False)),
+        ([(8, 0)], "cpu", 2, (4, False)),
+        ([(8, 0), (3, 0)], "auto", 3, (3, False)),
+        ([(0, 0), (16, 4)], "auto", 4, (4, True)),
+        ([(16, 4)], "cpu", 4, (4, False)),
+        ([(16, 1)], "auto", 4, (4, False)),
+        ([(16, 1), (16, 1)], "cuda", 2, (16, True)),
+    ],
+)
+def test_each_worker_gets_what_all_can_have(raw, nodes, device, workers, placed):  # noqa: F811
+    raw["training"] |= {"engine": "ray", "workers": workers, "device": device, "batch_size": 12}
+    resources = [{"CPU": cpus, "GPU": gpus} for cpus, gpus in nodes]
+    assert place_workers(resources, parse_parameters(raw).training) == placed
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("auto", r"too few CPUs for training.workers \(4\); its nodes have 2 CPUs and 1 GPUs"), ("cuda", "too few GPUs")],
+)
+def test_a_cluster_that_is_too_small_is_refused(raw, device, words):  # noqa: F811
+    raw["training"] |= {"engine": "ray", "workers": 4, "device": device}
+    with pytest.raises(UserError, match=words):
+        place_workers([{"CPU": 2, "GPU": 1}], parse_parameters(raw).training)
+
+
+@pytest.fixture(scope="module")
+def two_nodes():
+    """A cluster of two nodes with a core each; gives its address."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def compare(project, one: str, other: str) -> None:
+    """Two runs took the same steps, up to rounding."""
+    first, second = project.load("history", one), project.load("history", other)
+    assert list(first["step"]) == list(second["step"])
+    for name in ("loss", "grad_norm", "accuracy", "f1"):
+        np.testing.assert_allclose(second[name], first[name], rtol=1e-4, err_msg=name)
+    first, second = project.load("predictions", one), project.load("predictions", other)
+    np.testing.assert_allclose(second["proba_positive"], first["proba_positive"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_our_own_trains_what_one_process_does_and_leaves_nothing(project):
+    pytest.importorskip("ray")
+    one = project.run(*UP_TO_MODELING)
+    before = set(Path(tempfile.gettempdir()).glob("ray*"))
+    two = project.run(*UP_TO_MODELING, training=ON_RAY)
+    compare(project, one, two)
+    assert project.load("manifest")["complete"]
+    assert not project.load("reload_check")["largest_difference"]
+    assert not (project.folder / "data/06_models/checkpoints" / two).exists()
+    assert set(Path(tempfile.gettempdir()).glob("ray*")) == before
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_nothing_but_time(project, two_nodes, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", two_nodes)
+    training = {"epochs": 30, "checkpoint_minutes": 0, "logging_steps": 10}
+    one = project.run(*UP_TO_MODELING, training=training)
+    killed = threading.Thread(target=kill_a_worker, args=(project.folder / "data/06_models/checkpoints", 100))
+    killed.start()
+    two = project.run(*UP_TO_MODELING, training={**training, **ON_RAY})
+    killed.join()
+    resumed = set(project.load("history", two)["resumed"])
+    assert len(resumed) == 1
+    assert f"of run {two}" in resumed.pop()
+    assert [again["run"] for again in project.load("manifest")["resumed"]] == [two]
+    compare(project, one, two)
+
+
+def kill_a_worker(checkpoints: Path, step: int) -> None:
+    """Kill one of Ray's workers as soon as there is a checkpoint of this step."""
+    while max((int(path.name[5:]) for path in checkpoints.glob("*/step-?????????")), default=0) < step:
+        time.sleep(0.05)
+    processes = (path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"RayTrainWorker" in path.read_bytes())
+    os.kill(max(int(process.name) for process in processes), signal.SIGKILL)
