@@ -238,6 +238,7 @@ class InferenceParams(Block):
     max_error: float = Field(gt=0, lt=1, description="largest share of wrong labels among the confident ones")
     batch_size: PositiveInt = Field(description="reviews per forward pass")
     engine: Literal["auto", "torch", "onnx", "onnx_int8"] = Field(description="what computes")
+    workers: PositiveInt = Field(description="processes that score; more than 1 are Ray's")
 
 
 class ExportParams(Block):

@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from review_sentiment.errors import UserError
-from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.cluster import place_workers
-from tests.conftest import UP_TO_MODELING
-from tests.test_params import raw  # noqa: F401 - a fixture
+from review_sentiment.runs.cluster import place_workers
+from tests.conftest import UP_TO_MODELING, make_corpus
 
 ON_RAY = {"engine": "ray", "workers": 2}
 # Ray 2.60 raises its own deprecation warnings when it is imported; remove when it does not.
@@ -24,7 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def test_without_the_extra_one_message_says_what_to_install(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"^training.engine is ray, .* pip install 'review_sentiment\[ray\]'"):
+    words = (
+        r"^Ray is asked for, and not installed .*: pip install 'review_sentiment\[ray\]', or set training.engine=local"
+    )
+    with pytest.raises(UserError, match=words):
         project.run(*UP_TO_MODELING, training=ON_RAY)
 
 
@@ -40,20 +42,18 @@ def test_without_the_extra_one_message_says_what_to_install(project, monkeypatch
         ([(16, 1), (16, 1)], "cuda", 2, (16, True)),
     ],
 )
-def test_each_worker_gets_what_all_can_have(raw, nodes, device, workers, placed):  # noqa: F811
-    raw["training"] |= {"engine": "ray", "workers": workers, "device": device, "batch_size": 12}
+def test_each_worker_gets_what_all_can_have(nodes, device, workers, placed):
     resources = [{"CPU": cpus, "GPU": gpus} for cpus, gpus in nodes]
-    assert place_workers(resources, parse_parameters(raw).training) == placed
+    assert place_workers(resources, workers, device, "training.workers") == placed
 
 
 @pytest.mark.parametrize(
     ("device", "words"),
     [("auto", r"too few CPUs for training.workers \(4\); its nodes have 2 CPUs and 1 GPUs"), ("cuda", "too few GPUs")],
 )
-def test_a_cluster_that_is_too_small_is_refused(raw, device, words):  # noqa: F811
-    raw["training"] |= {"engine": "ray", "workers": 4, "device": device}
+def test_a_cluster_that_is_too_small_is_refused(device, words):
     with pytest.raises(UserError, match=words):
-        place_workers([{"CPU": 2, "GPU": 1}], parse_parameters(raw).training)
+        place_workers([{"CPU": 2, "GPU": 1}], 4, device, "training.workers")
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,15 @@ def kill_a_worker(checkpoints: Path, step: int) -> None:
         time.sleep(0.05)
     processes = (path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"RayTrainWorker" in path.read_bytes())
     os.kill(max(int(process.name) for process in processes), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_scored_rows_are_those_of_one_process(trained, two_nodes, monkeypatch):
+    make_corpus(23_500, seed=5).to_csv("many.csv", index=False)
+    trained.run("inference", new_reviews="many.csv")
+    here = trained.load("scored_reviews")
+    monkeypatch.setenv("RAY_ADDRESS", two_nodes)
+    trained.run("inference", new_reviews="many.csv", inference={"workers": 2})
+    there = trained.load("scored_reviews")
+    assert there.schema.equals(here.schema, check_metadata=True)
+    pd.testing.assert_frame_equal(pd.concat(there.chunks()), pd.concat(here.chunks()))

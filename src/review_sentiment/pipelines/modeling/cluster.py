@@ -5,7 +5,6 @@ the `Keeper`, an actor on this machine, so that no storage need be shared.
 """
 
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from review_sentiment.pipelines.modeling.checkpointing import how_to_go_on
 from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.pipelines.modeling.watch import DivergedError, memory_told
 from review_sentiment.pipelines.modeling.workers import Workers
+from review_sentiment.runs.cluster import on_this_machine, place_workers, ray_cluster
 from review_sentiment.runs.interrupts import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -161,16 +161,14 @@ def train_on_ray(
         DivergedError: As `train`.
     """
     resumed = checkpoints.to_resume()
-    with _cluster(params.workers):
+    with ray_cluster(params.workers, "training.engine=local and training.workers=1") as nodes:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.train.v2.api.config import LoggingConfig
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        cpus, use_gpu = place_workers([node["Resources"] for node in ray.nodes() if node["Alive"]], params)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(checkpoints, resumed)
+        cpus, use_gpu = place_workers(nodes, params.workers, params.device, "training.workers")
+        keeper = ray.remote(Keeper).options(**on_this_machine()).remote(checkpoints, resumed)
         tables = {name: tokenized[name].data.table for name in ("train", "validation")}
         job = ray.put((tables, label_names, pretrained, params, tokenize, diagnosis))
         logger.info("Training on Ray, workers: %d, each with %d CPUs%s", params.workers, cpus, " and a GPU" * use_gpu)
@@ -200,70 +198,6 @@ def train_on_ray(
                 ) from error
         outcome, checkpoints.resumed = ray.get(keeper.outcome.remote())
     return _results(outcome, pretrained, tokenize)
-
-
-def place_workers(nodes: Sequence[Mapping[str, float]], params: TrainingParams) -> tuple[int, bool]:
-    """Give each worker as many CPUs as all can have, and a GPU if all can have one.
-
-    Args:
-        nodes: Resources of each of the cluster's nodes: `CPU`, `GPU`.
-        params: The block `training`.
-
-    Returns:
-        CPUs of each worker, and whether each has a GPU.
-
-    Raises:
-        UserError: They don't fit on these nodes.
-    """
-
-    def fit(cpus: int, gpus: int) -> bool:
-        rooms = (
-            min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else params.workers) for node in nodes
-        )
-        return sum(rooms) >= params.workers
-
-    most = int(max(node.get("CPU", 0) for node in nodes))
-    wanted = {"auto": (1, 0), "cuda": (1,)}.get(params.device, (0,))
-    for gpus in wanted:
-        for cpus in range(most, 0, -1):
-            if fit(cpus, gpus):
-                return cpus, gpus > 0
-    has = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-    raise UserError(
-        f"the Ray cluster has too few {'GPUs' if params.device == 'cuda' else 'CPUs'} for training.workers"
-        f" ({params.workers}); its nodes have {has}: start more nodes, or lower training.workers"
-    )
-
-
-@contextmanager
-def _cluster(workers: int) -> Iterator[None]:
-    """Connect to the cluster that RAY_ADDRESS names, or start one on this machine for a while."""
-    # Ray's usage statistics are on unless this is set before it is imported.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        import ray
-        import ray.train
-    except ImportError:
-        raise UserError(
-            "training.engine is ray, which is not installed: pip install 'review_sentiment[ray]', or set"
-            " training.engine=local and training.workers=1"
-        ) from None
-
-    address = os.environ.get("RAY_ADDRESS")
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        try:
-            quiet = {"log_to_driver": False, "logging_level": logging.ERROR}  # the keeper brings what matters
-            if address:
-                ray.init(address, **quiet)
-            else:
-                cpus = max(workers, len(os.sched_getaffinity(0)))
-                ray.init(
-                    "local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1",
-                    **quiet,
-                )  # fmt: skip
-            yield
-        finally:
-            ray.shutdown()
 
 
 def _work(config: Mapping[str, Any]) -> None:
