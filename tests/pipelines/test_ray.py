@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from review_sentiment.errors import UserError
@@ -93,6 +95,29 @@ def test_a_cluster_of_our_own_trains_what_one_process_does_and_leaves_nothing(pr
 
 
 @pytest.mark.slow
+def test_a_cluster_of_our_own_obeys_nobody_else_and_reports_to_nobody(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    started = subprocess.run([sys.executable, "-c", OURS], capture_output=True, text=True, check=True).stdout.split()
+    assert started == ["refused", "False"]
+
+
+OURS = """
+import os, subprocess, sys
+from review_sentiment.runs.cluster import ray_cluster
+
+with ray_cluster(1, ""):
+    import ray
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    join = f"import ray; ray.init('{ray.get_runtime_context().gcs_address}')"
+    tried = subprocess.run([sys.executable, "-c", join], env=stranger, capture_output=True, text=True)
+    print("refused" if "token-auth" in tried.stderr else tried.stderr, usage_stats_enabled())
+"""
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing_but_time(project, two_nodes, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", two_nodes)
     training = {"epochs": 30, "checkpoint_minutes": 0, "logging_steps": 10}
@@ -112,8 +137,24 @@ def kill_a_worker(checkpoints: Path, step: int) -> None:
     """Kill one of Ray's workers as soon as there is a checkpoint of this step."""
     while max((int(path.name[5:]) for path in checkpoints.glob("*/step-?????????")), default=0) < step:
         time.sleep(0.05)
-    processes = (path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"RayTrainWorker" in path.read_bytes())
-    os.kill(max(int(process.name) for process in processes), signal.SIGKILL)
+    ours = psutil.Process().children(recursive=True)
+    next(process for process in ours if "RayTrainWorker" in " ".join(process.cmdline())).kill()
+
+
+@pytest.mark.slow
+def test_faults_and_interrupts_are_told_as_by_one_process(project, two_nodes, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", two_nodes)
+    with pytest.raises(UserError, match=r"^training.time_budget_minutes \(1e-05\) is too short to read each of 80"):
+        project.run(*UP_TO_MODELING, training={**ON_RAY, "time_budget_minutes": 1e-5})
+
+    process = project.start(training={**ON_RAY, "epochs": 2000, "checkpoint_minutes": 0})
+    for line in process.stdout:
+        if "step 20/" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    *_, last = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 130
+    assert "interrupted by Ctrl-C; the same command with --params resume=true goes on from step " in last
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import secrets
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +26,8 @@ def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
     Raises:
         UserError: Ray is not installed, or the cluster does not answer.
     """
-    # Ray's usage statistics are on unless this is set before it is imported.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    address = os.environ.get("RAY_ADDRESS")
+    _set_environment(own=address is None)
     try:
         import ray
         import ray.train
@@ -34,7 +36,6 @@ def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
             f"Ray is asked for, and not installed ({error}): pip install 'review_sentiment[ray]', or set {instead}"
         ) from None
 
-    address = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         try:
@@ -42,15 +43,22 @@ def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
                 ray.init(address, **quiet)
             else:
                 cpus = max(workers, len(os.sched_getaffinity(0)))
-                ray.init(
-                    "local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1",
-                    **quiet,
-                )  # fmt: skip
+                ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **quiet)
             yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
         except ConnectionError as error:
             raise UserError(f"the Ray cluster at RAY_ADDRESS={address} does not answer ({error}): start it") from None
         finally:
             ray.shutdown()
+
+
+def _set_environment(own: bool) -> None:
+    """Set what Ray reads when it is imported: no usage statistics; and in a cluster of our own, a secret token.
+
+    Ray listens to the whole network, and runs what it is told; with a token, by those who know it.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if own and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def on_this_machine() -> dict[str, Any]:

@@ -7,8 +7,7 @@ the `Keeper`, an actor on this machine, so that no storage need be shared.
 import logging
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -187,8 +186,7 @@ def train_on_ray(
                 ),
             )
             try:
-                with _logging_from(keeper):
-                    trainer.fit()
+                _fit(trainer, keeper)
             except Interrupted as error:
                 raise Interrupted(error.number, how_to_go_on(checkpoints)) from None
             except TrainingFailedError as error:
@@ -247,29 +245,27 @@ def _log_to(keeper: Any, workers: Workers) -> None:
     package.addHandler(_ToKeeper(keeper))
 
 
-@contextmanager
-def _logging_from(keeper: Any) -> Iterator[None]:
-    """Write the workers' log into this process's own, for a while."""
+def _fit(trainer: Any, keeper: Any) -> None:
+    """Wait for the workers, and write their log into this process's own meanwhile."""
     import ray
 
-    over = threading.Event()
+    failures: list[Exception] = []
 
-    def write() -> None:
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            failures.append(error)
+
+    # In the main thread Ray would take Ctrl-C for itself, and end the process without a word.
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOG_SECONDS)
         for name, level, message in ray.get(keeper.records.remote()):
             logging.getLogger(name).log(level, "%s", message)
-
-    def relay() -> None:
-        while not over.wait(_LOG_SECONDS):
-            write()
-
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        write()
+    if failures:
+        raise failures[0]
 
 
 def _results(outcome: Outcome, pretrained: Pretrained, tokenize: TokenizeParams) -> tuple[Classifier, pd.DataFrame]:
