@@ -214,16 +214,25 @@ def train(
     if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
         model.activation_checkpointing_enable({"use_reentrant": False})
     with first_token_only(model) if params.first_token_only else nullcontext():
-        typical, padding = preview_batches(tokenized["train"]["length"][:], params, to_length)
-        batch = collator([tokenized["train"][row] for row in workers.share(typical)])
+        lengths = tokenized["train"]["length"][:]
+
+        def typical_batch(params: TrainingParams) -> tuple[dict[str, torch.Tensor], float]:
+            typical, padding = preview_batches(lengths, params, to_length)
+            return collator([tokenized["train"][row] for row in workers.share(typical)]), padding
+
+        # All measure at once, since they may share a machine; what the first one finds counts for all. Measured again
+        # by a resumed training, it could come out otherwise, and so would the weights.
         if resumed is None:
-            # All measure at once, since they may share a machine; what the first one found counts for all.
-            engine = workers.of_first(choose_engine(model, batch, params))
+            engine = workers.of_first(choose_engine(model, typical_batch(params)[0], params))
+        else:
+            engine = Engine(**resumed.state["engine"])
+        params = _with_sizes(params, engine)
+        batch, padding = typical_batch(params)
+        if resumed is None:
             pace = workers.of_first(measure_pace(model, batch, engine, params))
             plan = fit_plan(plan, *rows, pace, params, workers.of_first(time.perf_counter() - start))
-        else:  # measured again, they could come out otherwise, and so would the weights
-            engine, pace = Engine(**resumed.state["engine"]), Pace(**resumed.state["pace"])
-            plan = TrainingPlan(**resumed.state["plan"])
+        else:
+            pace, plan = Pace(**resumed.state["pace"]), TrainingPlan(**resumed.state["plan"])
         logger.info("Computing in %s, threads: %d (%s)", engine.precision, engine.threads, engine.reason)
         clock = Clock(pace, plan, rows[1], start)
         _log_plan(plan, params, model, clock, padding)
@@ -254,6 +263,11 @@ def train(
         resumed=", ".join(f"at step {before['step']} of run {before['run']}" for before in checkpoints.resumed),
     )  # fmt: skip
     return classifier, history
+
+
+def _with_sizes(params: TrainingParams, engine: Engine) -> TrainingParams:
+    names = ("batch_size", "accumulation_steps", "eval_batch_size")
+    return params.model_copy(update={name: getattr(engine, name) for name in names})
 
 
 def _classifier(
