@@ -8,6 +8,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,10 @@ class Keeper:
         """Take a line of a worker's log."""
         self._records.append((name, level, message))
 
-    def records(self) -> list[tuple[str, int, str]]:
-        """The lines that came since this was last asked for: logger, level and message."""
+    def news(self) -> tuple[list[tuple[str, int, str]], bool]:
+        """The lines that came since the last time (logger, level, message), and whether the training has ended."""
         records, self._records = self._records, []
-        return records
+        return records, self._outcome is not None
 
     def tell(self, outcome: Outcome) -> None:
         """Keep how the training ended; of several workers' words the first counts."""
@@ -217,7 +218,7 @@ def _work(config: Mapping[str, Any]) -> None:
             classifier, history = train(
                 tokenized, label_names, pretrained, params, tokenize, diagnosis, DistantCheckpoints(keeper), workers
             )
-    except UserError as error:  # another attempt would fail too; raised, so that no other worker waits for this one
+    except UserError as error:  # the session gives up when it hears of it, for another attempt would fail too
         outcome = Outcome(error=str(error), diverged=isinstance(error, DivergedError))
         ray.get(keeper.tell.remote(outcome.with_classifier(getattr(error, "rescued", None))))
         raise
@@ -246,25 +247,28 @@ def _log_to(keeper: Any, workers: Workers) -> None:
 
 
 def _fit(trainer: Any, keeper: Any) -> None:
-    """Wait for the workers, and write their log into this process's own meanwhile."""
+    """Wait for how it ends, and write the workers' log into this process's own meanwhile."""
     import ray
 
     failures: list[Exception] = []
 
     def fit() -> None:
         try:
-            trainer.fit()
+            with suppress(SystemExit):  # so Ray ends what still waits when the session has left
+                trainer.fit()
         except Exception as error:
             failures.append(error)
 
     # In the main thread Ray would take Ctrl-C for itself, and end the process without a word.
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
-    while thread.is_alive():
+    ended = False
+    while not ended and thread.is_alive():
         thread.join(_LOG_SECONDS)
-        for name, level, message in ray.get(keeper.records.remote()):
+        records, ended = ray.get(keeper.news.remote())
+        for name, level, message in records:
             logging.getLogger(name).log(level, "%s", message)
-    if failures:
+    if not ended and failures:
         raise failures[0]
 
 
