@@ -6,9 +6,7 @@ the `Keeper`, an actor on this machine, so that no storage need be shared.
 
 import logging
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,42 +159,66 @@ def train_on_ray(
         DivergedError: As `train`.
     """
     resumed = checkpoints.to_resume()
-    with ray_cluster(params.workers, "training.engine=local and training.workers=1") as nodes:
+    with (
+        ray_cluster(params.workers, "training.engine=local and training.workers=1") as nodes,
+        tempfile.TemporaryDirectory() as folder,  # Ray wants one; nothing is kept there
+    ):
         import ray
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchConfig, TorchTrainer
-        from ray.train.v2.api.config import LoggingConfig
 
         cpus, use_gpu = place_workers(nodes, params.workers, params.device, "training.workers")
         keeper = ray.remote(Keeper).options(**on_this_machine()).remote(checkpoints, resumed)
         tables = {name: tokenized[name].data.table for name in ("train", "validation")}
         job = ray.put((tables, label_names, pretrained, params, tokenize, diagnosis))
         logger.info("Training on Ray, workers: %d, each with %d CPUs%s", params.workers, cpus, " and a GPU" * use_gpu)
-        with tempfile.TemporaryDirectory() as folder:  # Ray wants one; nothing is kept there
-            trainer = TorchTrainer(
-                _work,
-                train_loop_config={"job": job, "keeper": keeper},
-                torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
-                scaling_config=ScalingConfig(
-                    num_workers=params.workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
-                ),
-                run_config=RunConfig(
-                    storage_path=folder,
-                    failure_config=FailureConfig(max_failures=_MOST_FAILURES),
-                    logging_config=LoggingConfig(log_level="WARNING"),
-                ),
+        # In this process Ray would take Ctrl-C for itself, and end it without a word.
+        fitting = ray.remote(_fit).options(max_retries=0, **on_this_machine())
+        failure = fitting.remote({"job": job, "keeper": keeper}, params.workers, cpus, use_gpu, folder)
+        try:
+            told = _follow(keeper, failure)
+        except Interrupted as error:
+            raise Interrupted(error.number, how_to_go_on(checkpoints)) from None
+        if not told:
+            raise UserError(
+                f"Ray's workers failed {_MOST_FAILURES + 1} times, and training was given up;"
+                f" {how_to_go_on(checkpoints)}. The last failure: {ray.get(failure)}"
             )
-            try:
-                _fit(trainer, keeper)
-            except Interrupted as error:
-                raise Interrupted(error.number, how_to_go_on(checkpoints)) from None
-            except TrainingFailedError as error:
-                raise UserError(
-                    f"Ray's workers failed {_MOST_FAILURES + 1} times, and training was given up;"
-                    f" {how_to_go_on(checkpoints)}. The last failure: {error}"
-                ) from error
         outcome, checkpoints.resumed = ray.get(keeper.outcome.remote())
     return _results(outcome, pretrained, tokenize)
+
+
+def _follow(keeper: Any, failure: Any) -> bool:
+    """Write the workers' log into this process's own, until they have told how it ended, or Ray gives up."""
+    import ray
+
+    given_up: list[Any] = []
+    while True:
+        records, told = ray.get(keeper.news.remote())
+        for name, level, message in records:
+            logging.getLogger(name).log(level, "%s", message)
+        if told or given_up:
+            return told
+        given_up, _ = ray.wait([failure], timeout=_LOG_SECONDS)
+
+
+def _fit(config: Mapping[str, Any], workers: int, cpus: int, use_gpu: bool, folder: str) -> str | None:
+    """Let Ray start the workers, and start them anew where one is lost; why that failed, if it did."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
+        ),
+        run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=_MOST_FAILURES)),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        return str(error)
+    return None
 
 
 def _work(config: Mapping[str, Any]) -> None:
@@ -244,32 +266,6 @@ def _log_to(keeper: Any, workers: Workers) -> None:
     package.setLevel(logging.INFO if workers.is_first else logging.ERROR)
     package.propagate = False
     package.addHandler(_ToKeeper(keeper))
-
-
-def _fit(trainer: Any, keeper: Any) -> None:
-    """Wait for how it ends, and write the workers' log into this process's own meanwhile."""
-    import ray
-
-    failures: list[Exception] = []
-
-    def fit() -> None:
-        try:
-            with suppress(SystemExit):  # so Ray ends what still waits when the session has left
-                trainer.fit()
-        except Exception as error:
-            failures.append(error)
-
-    # In the main thread Ray would take Ctrl-C for itself, and end the process without a word.
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
-    ended = False
-    while not ended and thread.is_alive():
-        thread.join(_LOG_SECONDS)
-        records, ended = ray.get(keeper.news.remote())
-        for name, level, message in records:
-            logging.getLogger(name).log(level, "%s", message)
-    if not ended and failures:
-        raise failures[0]
 
 
 def _results(outcome: Outcome, pretrained: Pretrained, tokenize: TokenizeParams) -> tuple[Classifier, pd.DataFrame]:
