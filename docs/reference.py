@@ -89,13 +89,13 @@ def catalog_page() -> str:
         for name in names:
             entry = entries[name]
             kind, _ = parse_dataset_definition({"type": entry["type"]})
-            place = entry.get("filepath", "")
-            made = "`{}`: `{}`".format(*makers[name]) if name in makers else ""
             summary = "in memory" if kind.__name__ == "MemoryDataset" else (getdoc(kind) or "").partition("\n\n")[0]
-            where = f"`{place.removeprefix('data/')}`" if place else ""
-            versioned = "yes" if entry.get("versioned") else ""
-            rows.append((f"`{name}`", about[name], " ".join(summary.split()), where, versioned, made))
-        page += [f"## {head}\n", _table(("name", "what it is", "kind", "place", "versioned", "made by"), rows)]
+            place = [f"`{entry['filepath'].removeprefix('data/')}`"] if "filepath" in entry else []
+            place += ["versioned"] if entry.get("versioned") else []
+            maker = [f"made by `{makers[name][1]}` in `{makers[name][0]}`"] if name in makers else []
+            cells = ([f"`{name}`", *maker], [about[name], " ".join(summary.split())], place)
+            rows.append(tuple("<br>".join(filter(None, cell)) for cell in cells))
+        page += [f"## {head}\n", _table(("dataset", "what it is, and its kind", "place"), rows)]
     return "\n".join(page)
 
 

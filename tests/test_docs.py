@@ -19,7 +19,7 @@ from kedro.framework.cli.cli import KedroCLI
 from kedro.framework.startup import bootstrap_project
 
 from review_sentiment.cli import cli
-from review_sentiment.params import Parameters, parse_parameters
+from review_sentiment.params import parse_parameters
 from review_sentiment.pipeline_registry import register_pipelines
 from tests.conftest import ROOT, TINY, make_corpus, new_project
 
@@ -144,7 +144,10 @@ def readers(tmp_path_factory, tiny_encoder, corpus):
     """The project of somebody who follows the pages; what makes it tiny stands in `conf/local`."""
     made = new_project(tmp_path_factory.mktemp("readers") / "project", tiny_encoder, corpus)
     usual = {"reviews": "reviews.csv", "encoder": str(tiny_encoder)}
-    for name, values in (("globals", usual), ("parameters", {**TINY, "report": {"resamples": 100}})):
+    for name, values in (
+        ("globals", usual),
+        ("parameters", {**TINY, "training": {**TINY["training"], "epochs": 1}, "report": {"resamples": 100}}),
+    ):
         (made.folder / "conf" / "local" / f"{name}.yml").write_text(yaml.safe_dump(values), "utf-8")
     corpus.rename(columns={"text": "review", "label": "sentiment"}).to_csv(made.folder / "my_reviews.csv", index=False)
     make_corpus(60, seed=1)[["text"]].to_csv(made.folder / "new.csv", index=False)
@@ -184,15 +187,18 @@ def test_links_lead_to_files_that_are_there():
             assert "://" in link or (path.parent / link).exists(), (path.name, link)
 
 
-def test_parameters_that_pages_name_exist():
-    blocks = {
-        name: field.annotation.model_fields
-        for name, field in Parameters.model_fields.items()
-        if hasattr(field.annotation, "model_fields")
-    }
+def test_parameters_that_pages_name_exist_and_have_the_value_that_they_say(reference):
+    blocks = {name: values for name, values in reference.values_of("base").items() if isinstance(values, dict)}
+    sizes = [reference.values_of(env)["subset"] for env in reference.ENVIRONMENTS]
+    rows = {tuple(str(subset[f"{name}_rows"]) for name in ("train", "validation", "test")) for subset in sizes}
     for path in PAGES:
-        for block, name in re.findall(r"`(\w+)\.(\w+)\b(?! is not)", path.read_text("utf-8")):
+        text = path.read_text("utf-8")
+        for block, name in re.findall(r"`(\w+)\.(\w+)\b(?! is not)", text):
             assert block not in blocks or name in blocks[block], (path.name, block, name)
+        for block, name, *said in re.findall(r"`(\w+)\.(\w+)(?:: (\w+)`|` \(([\d.]+)\))", text):
+            assert str(blocks[block][name]) in said, (path.name, block, name)
+        for said in re.findall(r"([\d,]+) train, ([\d,]+) validation, ([\d,]+) test", text):
+            assert tuple(number.replace(",", "") for number in said) in rows, (path.name, said)
 
 
 @pytest.mark.parametrize("page", ["parameters", "catalog"])
