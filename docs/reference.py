@@ -55,14 +55,16 @@ def parameters_page() -> str:
     page = [_PARAMETERS_HEAD]
     for block, model in blocks.items():
         prefix = f"{block}." if block in values["base"] else ""
-        about = re.sub(r"the YAML block `(\w+)`", r"the block `\1`", model.get("description", ""))
-        page.append(f"## {block}\n" + (f"\n{about}\n" if about else ""))
+        head = re.sub(r"the YAML block `(\w+)`", r"the block `\1`", model.get("description", ""))
+        page.append(f"## {block}\n" + (f"\n{head}\n" if head else ""))
         rows = []
         for name, field in model["properties"].items():
             path = f"{prefix}{name}"
             usual = _at(values["base"], path)
             others: dict[str, list[str]] = {}
-            meaning = [field.get("description", ""), comments["base"].get(path, "")]
+            about, comment = field.get("description", ""), comments["base"].get(path, "")
+            repeats = set(re.findall(r"\w+", about)) <= set(re.findall(r"\w+", comment))
+            meaning = [comment] if repeats else [about, comment]
             for env in ENVIRONMENTS[1:]:
                 if _at(values[env], path) != usual:
                     others.setdefault(_value(_at(values[env], path)), []).append(env)
