@@ -180,6 +180,16 @@ def test_the_cheap_commands_do_what_the_pages_say(readers, monkeypatch):
     assert readers.load("scored_reviews").rows == 60
     assert readers.load("drift_report")["rows"] == 60
 
+    for page, written_by_it in (
+        ("README.md", "06_models/classifier"),
+        ("docs/inference.md", "07_model_output/scored_reviews.parquet"),
+    ):
+        (run,) = (path.name for path in (readers.folder / "data" / written_by_it).iterdir())
+        (script,) = fenced(ROOT / page, "python")
+        names: dict[str, object] = {}
+        exec(script.replace("<run>", run), names)
+    assert {"predicted", "proba_positive", "confident", "seen_share"} <= set(names["scored"])
+
 
 def test_links_lead_to_files_that_are_there():
     for path in PAGES:
