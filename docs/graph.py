@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,8 +34,9 @@ def build_graph(target: Path) -> None:
         index = BUILD / "index.html"
         index.write_text(re.sub(r"<link[^>]*https://fonts\.[^>]*>\s*", "", index.read_text("utf-8")), "utf-8")
         (BUILD / "telemetry.html").unlink()  # a template that only a consent to telemetry would fill
-        if left := [page for page in BUILD.rglob("*") if page.is_file() and bytes(ROOT) in page.read_bytes()]:
-            raise ValueError(f"{left[0]} names a folder of this machine")
+        for page, folder in product(BUILD.glob("api/**/*"), (ROOT, Path.home(), Path(sys.prefix))):
+            if page.is_file() and str(folder) in page.read_text("utf-8"):
+                raise ValueError(f"{page} names a folder of this machine, {folder}")
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(BUILD, target)
