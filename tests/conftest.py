@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
+from kedro.io import CatalogProtocol
 
 from review_sentiment.runs.manifest import flatten
 from review_sentiment.runs.session import RunSession
@@ -105,6 +106,7 @@ class Project:
 
     def __init__(self, folder: Path, encoder: Path) -> None:
         self.folder, self.encoder = folder, encoder
+        self._catalog: CatalogProtocol | None = None
 
     def run(
         self, *pipelines: str, env: str | None = None, load_versions: dict[str, str] | None = None, **params: object
@@ -133,8 +135,11 @@ class Project:
 
     def load(self, name: str, version: str | None = None):
         """Load a dataset of the catalog, the newest version unless one is named."""
-        with RunSession.create(self.folder, runtime_params={"encoder": str(self.encoder)}) as session:
-            return session.load_context().catalog.load(name, version=version)
+        if self._catalog is None:
+            with RunSession.create(self.folder, runtime_params={"encoder": str(self.encoder)}) as session:
+                self._catalog = session.load_context().catalog
+        self._catalog.release(name)  # the newest version may be another by now
+        return self._catalog.load(name, version=version)
 
     def command(self, *arguments: str) -> Result:
         """Run the command line's `kedro run` with these arguments."""
