@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import rich
 from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
 from kedro.io import CatalogProtocol
@@ -61,6 +62,15 @@ def make_corpus(rows: int, seed: int = 0) -> pd.DataFrame:
         texts.append(" ".join(words))
     styles = [draw.choice(["plain", "direct"]) for _ in labels]
     return pd.DataFrame({"text": texts, "label": labels, "style": styles})
+
+
+@pytest.fixture(autouse=True)
+def same_console():
+    """`kedro predict` sends the log to standard error; the tests after it want it back."""
+    console = rich.get_console()
+    before = console.__dict__
+    yield
+    console.__dict__ = before
 
 
 @pytest.fixture(scope="session")
