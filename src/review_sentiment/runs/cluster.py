@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from review_sentiment.errors import UserError
+from review_sentiment.runs.manifest import machine
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
             if address:
                 ray.init(address, **quiet)
             else:
-                cpus = max(workers, len(os.sched_getaffinity(0)))
+                cpus = max(workers, int(machine()["cores"]))
                 ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **quiet)
             yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
         except ConnectionError as error:
