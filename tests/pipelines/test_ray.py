@@ -1,6 +1,7 @@
 """Training on Ray: what it says where it can't, and real clusters of two nodes on this machine."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,10 +14,17 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import torch
 
+from review_sentiment.datasets.encoder import PretrainedDataset
 from review_sentiment.errors import UserError
+from review_sentiment.model.encoder import Classifier, add_head
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.modeling.cluster import Outcome
+from review_sentiment.pipelines.modeling.watch import DivergedError
 from review_sentiment.runs.cluster import place_workers
 from tests.conftest import UP_TO_MODELING, make_corpus
+from tests.test_params import raw  # noqa: F401 - a fixture
 
 ON_RAY = {"engine": "ray", "workers": 2}
 # Ray 2.60 raises its own deprecation warnings when it is imported; remove when it does not.
@@ -56,6 +64,18 @@ def test_each_worker_gets_what_all_can_have(nodes, device, workers, placed):
 def test_a_cluster_that_is_too_small_is_refused(device, words):
     with pytest.raises(UserError, match=words):
         place_workers([{"CPU": 2, "GPU": 1}], 4, device, "training.workers")
+
+
+def test_the_best_epoch_of_a_training_that_diverged_comes_back(raw, tiny_encoder):  # noqa: F811
+    pretrained, tokenize = PretrainedDataset(encoder=str(tiny_encoder)).load(), parse_parameters(raw).tokenize
+    best = Classifier(add_head(pretrained, ["bad", "good"], "auto", 0.0, 0.0), pretrained.tokenizer, {"best_epoch": 2})
+    told = pickle.loads(pickle.dumps(Outcome("the loss became nan", diverged=True).with_classifier(best)))
+
+    with pytest.raises(DivergedError, match=r"^the loss became nan$") as error:
+        told.result(pretrained, tokenize)
+    rescued = error.value.rescued
+    assert (rescued.settings, rescued.label_names) == ({"best_epoch": 2}, ["bad", "good"])
+    torch.testing.assert_close(rescued.model.state_dict(), best.model.state_dict(), rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")

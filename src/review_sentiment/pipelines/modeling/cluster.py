@@ -60,6 +60,34 @@ class Outcome:
         model = classifier.model
         return replace(self, classifier=(model.config, model.state_dict(), classifier.settings))
 
+    def result(self, pretrained: Pretrained, tokenize: TokenizeParams) -> tuple[Classifier, pd.DataFrame]:
+        """What `train` would have returned.
+
+        Args:
+            pretrained: The encoder.
+            tokenize: The block `tokenize`.
+
+        Raises:
+            UserError: It failed.
+            DivergedError: It failed because of a number that is none.
+        """
+        classifier = None
+        if self.classifier is not None:
+            config, weights, settings = self.classifier
+            model = AutoModelForSequenceClassification.from_config(config)
+            model.load_state_dict(weights)
+            pretrained.tokenizer.model_max_length = tokenize.scoring_max_tokens
+            classifier = Classifier(model.eval(), pretrained.tokenizer, settings)
+        if self.error is not None:
+            if not self.diverged:
+                raise UserError(self.error)
+            diverged = DivergedError(self.error)
+            diverged.rescued = classifier
+            raise diverged
+        if classifier is None or self.history is None:
+            raise ValueError("the workers ended without a classifier")
+        return classifier, self.history
+
 
 class Keeper:
     """Keeps, beside the Kedro session, what the workers make; a Ray actor.
@@ -183,7 +211,7 @@ def train_on_ray(
                 f" {how_to_go_on(checkpoints)}. The last failure: {ray.get(failure)}"
             )
         outcome, checkpoints.resumed = ray.get(keeper.outcome.remote())
-    return _results(outcome, pretrained, tokenize)
+    return outcome.result(pretrained, tokenize)
 
 
 def _follow(keeper: Any, failure: Any) -> bool:
@@ -266,23 +294,3 @@ def _log_to(keeper: Any, workers: Workers) -> None:
     package.setLevel(logging.INFO if workers.is_first else logging.ERROR)
     package.propagate = False
     package.addHandler(_ToKeeper(keeper))
-
-
-def _results(outcome: Outcome, pretrained: Pretrained, tokenize: TokenizeParams) -> tuple[Classifier, pd.DataFrame]:
-    """What `train` would have returned, or raised."""
-    classifier = None
-    if outcome.classifier is not None:
-        config, weights, settings = outcome.classifier
-        model = AutoModelForSequenceClassification.from_config(config)
-        model.load_state_dict(weights)
-        pretrained.tokenizer.model_max_length = tokenize.scoring_max_tokens
-        classifier = Classifier(model.eval(), pretrained.tokenizer, settings)
-    if outcome.error is not None:
-        if not outcome.diverged:
-            raise UserError(outcome.error)
-        diverged = DivergedError(outcome.error)
-        diverged.rescued = classifier
-        raise diverged
-    if classifier is None or outcome.history is None:
-        raise ValueError("the workers ended without a classifier")
-    return classifier, outcome.history
