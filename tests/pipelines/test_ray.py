@@ -140,7 +140,8 @@ with ray_cluster(1, ""):
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing_but_time(project, two_nodes, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", two_nodes)
-    training = {"epochs": 30, "checkpoint_minutes": 0, "logging_steps": 10}
+    # At a higher rate the loss leaps, and roundings grow to differences.
+    training = {"epochs": 30, "checkpoint_minutes": 0, "logging_steps": 10, "learning_rate": 1e-3}
     one = project.run(*UP_TO_MODELING, training=training)
     killed = threading.Thread(target=kill_a_worker, args=(project.folder / "data/06_models/checkpoints", 100))
     killed.start()
