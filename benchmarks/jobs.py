@@ -22,7 +22,9 @@ from review_sentiment.model.encoder import Classifier, Precision, Pretrained, ad
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
 from review_sentiment.pipelines.modeling.batches import LengthBatches
+from review_sentiment.pipelines.modeling.cluster import train_on_ray
 from review_sentiment.pipelines.modeling.training import train
+from review_sentiment.pipelines.modeling.workers import Workers
 from review_sentiment.settings import CONFIG_LOADER_ARGS
 
 SAMPLE = "data/01_raw/sample_reviews.csv"
@@ -46,13 +48,14 @@ class Job:
         return Job(self.params.model_copy(update={"training": training}), self.tokenized)
 
     def train(self, pretrained: Pretrained) -> tuple[Classifier, pd.DataFrame]:
-        """Fine-tune."""
+        """Fine-tune, on the engine that the parameters name."""
         params = self.params
         with TemporaryDirectory() as folder:
-            return train(
+            arguments = (
                 self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize, params.diagnosis,
                 Checkpoints(Path(folder), "benchmark", resume=False),
             )  # fmt: skip
+            return train_on_ray(*arguments) if params.training.engine == "ray" else train(*arguments, Workers())
 
 
 def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:

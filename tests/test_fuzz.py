@@ -302,7 +302,7 @@ def every_new_review_is_scored_or_the_file_refused(place: Place, given_file: tup
     with told():
         table = NewReviewsDataset(source=str(path)).load()
         saved = ChunkedParquetDataset(filepath=str(folder / "scored.parquet"))
-        saved.save(score_table(table, "text", scorer))
+        saved.save(score_table(table, "text", scorer, workers=1))
     chunks, rows = list(table.chunks()), saved.load()
     scored = pd.concat(rows.chunks())
     assert table.rows == rows.rows == len(scored) == sum(map(len, chunks)) > 0

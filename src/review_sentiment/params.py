@@ -123,7 +123,7 @@ class TrainingParams(Block):
     freeze_layers: int = Field(ge=0, description="lowest layers that stay as published, with the embeddings; 0: none")
     gradient_checkpointing: bool = Field(description="recompute activations to save memory, at a third more time")
     first_token_only: bool = Field(description="let the last layer compute only the token that the head reads")
-    device: Literal["cpu", "auto"] = Field(description="auto: a CUDA accelerator where there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto: a CUDA accelerator where there is one")
     precision: Literal["auto", "fp32", "bf16"] = Field(description="number format of the matrix products")
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(description="CPU threads of one operation")
     attention: Literal["auto", "eager", "sdpa"] = Field(description="transformers' implementation of attention")
@@ -135,6 +135,8 @@ class TrainingParams(Block):
     metric_for_best: Literal["accuracy", "f1", "loss"] = Field(description="validation figure that picks the epoch")
     early_stopping_patience: PositiveInt | None = Field(description="epochs without a better one before it stops")
     checkpoint_minutes: float | None = Field(ge=0, description="training between two checkpoints; null: none")
+    engine: Literal["local", "ray"] = Field(description="this process, or the workers of a Ray cluster")
+    workers: PositiveInt = Field(description="processes that share each batch; more than 1 need Ray")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -145,6 +147,13 @@ class TrainingParams(Block):
             )
         if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
             raise ValueError(f"warmup_steps from 1 up is a number of steps, got {self.warmup_steps}")
+        if self.engine == "local" and self.workers > 1:
+            raise ValueError(f"workers ({self.workers}) above 1 need engine ray, got local")
+        if self.batch_size % self.workers:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of workers ({self.workers}), which share each batch"
+                " evenly"
+            )
         return self
 
 
@@ -229,6 +238,7 @@ class InferenceParams(Block):
     max_error: float = Field(gt=0, lt=1, description="largest share of wrong labels among the confident ones")
     batch_size: PositiveInt = Field(description="reviews per forward pass")
     engine: Literal["auto", "torch", "onnx", "onnx_int8"] = Field(description="what computes")
+    workers: PositiveInt = Field(description="processes that score; more than 1 are Ray's")
 
 
 class ExportParams(Block):

@@ -6,6 +6,7 @@ from transformers import TrainerControl, TrainerState, get_linear_schedule_with_
 
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
 from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan
+from review_sentiment.pipelines.modeling.workers import Workers
 
 
 def rates(schedule: Schedule | None, steps: int, move: tuple[int, int] | None = None) -> list[float]:
@@ -38,7 +39,7 @@ def test_a_machine_that_turns_out_slower_still_ends_in_time():
     start, control, state = time.perf_counter(), TrainerControl(), TrainerState(max_steps=1000)
     plan = TrainingPlan(steps_per_epoch=1000, steps=1000, warmup_steps=0, peak_learning_rate=1e-4)
     clock = Clock(Pace(step_seconds=0.001, row_seconds=0.0), plan, 10, start)
-    budget = TimeBudget(1.5, clock, Schedule(1000))
+    budget = TimeBudget(1.5, clock, Schedule(1000), Workers())
     clock.on_train_begin(None, state, control)
     while state.global_step < state.max_steps and not control.should_training_stop:
         time.sleep(0.01)

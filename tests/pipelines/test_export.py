@@ -1,6 +1,7 @@
 """An exported classifier answers as the one it was made from, or it is not exported."""
 
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -40,6 +41,8 @@ def test_both_models_give_the_logits_of_pytorch_for_any_batch(exported):
     np.testing.assert_allclose(loaded.forward("onnx", 7)(rows), logits, atol=1e-5)
     np.testing.assert_allclose(loaded.forward("onnx", 1)(rows[:1]), logits[:1], atol=1e-5)
     int8 = loaded.forward("onnx_int8", 7)(rows)
+    sent = pickle.loads(pickle.dumps(loaded.forward("onnx_int8", 7)))  # as Ray sends it to its workers
+    np.testing.assert_array_equal(sent(rows), int8)
     assert int8.dtype == np.float32
     assert 0 < np.abs(int8 - logits).max() < 0.1 * np.ptp(logits)
 

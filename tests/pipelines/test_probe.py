@@ -4,7 +4,7 @@ from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.probe import choose_engine, measure_pace
+from review_sentiment.pipelines.modeling.probe import choose_engine, device_among, measure_pace, merge_passes
 from tests.test_params import raw  # noqa: F401 - a fixture
 
 
@@ -65,3 +65,39 @@ def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, mon
 
     monkeypatch.setattr(probe, "_BF16_BOUND", 1e-6)
     assert choose_engine(model, batch, training).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cuda", "mps", "taken"),
+    [
+        ("auto", True, False, "cuda"),
+        ("auto", False, True, "cpu"),
+        ("auto", False, False, "cpu"),
+        ("cpu", True, True, "cpu"),
+        ("cuda", True, False, "cuda"),
+        ("mps", False, True, "mps"),
+    ],
+)
+def test_auto_takes_cuda_where_there_is_one_and_never_mps(wanted, cuda, mps, taken):
+    assert device_among(wanted, cuda, mps) == taken
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "mps"])
+def test_an_accelerator_that_is_not_there_is_refused(wanted):
+    with pytest.raises(UserError, match=f"training.device is {wanted}, but PyTorch finds no such accelerator here"):
+        device_among(wanted, cuda=False, mps=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "workers", "sizes"),
+    [
+        (1000, 1, (48, 1, 256)),
+        (47, 1, (24, 2, 47)),
+        (24, 2, (48, 1, 32)),
+        (10, 1, (8, 6, 32)),
+        (0, 1, (8, 6, 32)),
+    ],
+)
+def test_passes_are_merged_as_far_as_memory_goes_and_steps_stay_as_large(training, rows, workers, sizes):
+    training = training.model_copy(update={"batch_size": 8, "accumulation_steps": 6, "workers": workers})
+    assert merge_passes(training, row_bytes=3e6, free_bytes=(rows + 0.5) * 1e7) == sizes

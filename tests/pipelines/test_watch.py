@@ -7,6 +7,7 @@ from transformers import Trainer, TrainerControl, TrainerState
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.watch import Watch, memory_told
+from review_sentiment.pipelines.modeling.workers import Workers
 from tests.test_params import raw  # noqa: F401 - a fixture
 
 
@@ -85,7 +86,7 @@ def test_other_errors_stay_as_they_are(raw):  # noqa: F811
 def test_each_sign_is_told_once_as_it_appears(raw, caplog):  # noqa: F811
     parameters = parse_parameters(raw)
     history = SimpleNamespace(rows=[{"split": "forecast", "step": 0, "forecast_seconds": 100.0}])
-    watch = Watch(history, 2, parameters.diagnosis, parameters.training)
+    watch = Watch(history, 2, parameters.diagnosis, parameters.training, Workers())
 
     def log(**row):
         history.rows.append({"forecast_seconds": 100.0, **row})

@@ -65,7 +65,7 @@ def _parameters_to_give(story: Mapping[str, Any], env: str | None) -> dict[str, 
     engine = story.get("engine")
     if engine is not None:
         recorded |= {f"training.{name}": engine[name] for name in ("precision", "threads", "attention")}
-        recorded["training.device"] = "cpu" if engine["device"] == "cpu" else "auto"
+        recorded["training.device"] = "auto" if engine["device"] == "cuda" else engine["device"]
     raw = KedroSession.create(env=env).load_context().config_loader["parameters"]
     today = flatten(parse_parameters(raw).model_dump(mode="json"))
     nested: dict[str, Any] = {}

@@ -56,6 +56,10 @@ class Checkpoints:
         self._folder, self._run, self._resume = folder, run, resume
         self._locks: list[FolderLock] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process on this machine needs to save and read too; locks stay with the one that took them."""
+        return {**self.__dict__, "_folder": self._folder.absolute(), "_locks": []}
+
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint of this run, all or nothing, and delete all but the newest two.
 
@@ -133,15 +137,25 @@ class Checkpoints:
         folder = self._folder / run
         if not self._hold(folder):
             raise UserError(f"the run {run} is still going on, or is being resumed: wait for it, or name another run")
-        for step in reversed(_steps(folder)):
+        checkpoint = self._newest_whole(run)
+        if checkpoint is not None:
+            return checkpoint
+        raise UserError(
+            f"no checkpoint of the run {run} is whole: delete {folder}; without `resume` training starts anew"
+        )
+
+    def to_restart(self) -> Checkpoint | None:
+        """Read the newest whole checkpoint that this run made itself; None if there is none."""
+        return self._newest_whole(str(self._run))
+
+    def _newest_whole(self, run: str) -> Checkpoint | None:
+        for step in reversed(_steps(self._folder / run)):
             state = _read(step)
             if state is not None:
                 self.resumed = [*state["resumed"], {"run": run, "step": _number(step)}]
                 return Checkpoint(run, _number(step), state)
             logger.warning("The checkpoint %s is damaged, and is not used", step)
-        raise UserError(
-            f"no checkpoint of the run {run} is whole: delete {folder}; without `resume` training starts anew"
-        )
+        return None
 
     def delete(self) -> None:
         """Delete the checkpoints of this run, and of those that it went on with."""

@@ -24,8 +24,8 @@ def best_seconds(work: Callable[[], Any]) -> float:
     while len(times) < _REPEATS and sum(times) < _LONG_SECONDS:
         start = time.perf_counter()
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         times.append(time.perf_counter() - start)
     return min(times)
 

@@ -5,7 +5,7 @@ Letters: K classes, N rows.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,8 +72,6 @@ class ExportedClassifier:
             UserError: onnxruntime is not installed, or the file is not the one that was exported.
         """
         require_onnx("onnxruntime")
-        import onnxruntime
-
         model = self.content(engine)
         if sha256_of_bytes(model) != self.models_sha256[engine]:
             raise UserError(
@@ -81,17 +79,40 @@ class ExportedClassifier:
                 f" classifier of run {self.run}: export again, or score with inference.engine=torch"
             )
 
+        return OnnxForward(model, self.pad_id, batch_size, len(self.label_names))
+
+
+class OnnxForward:
+    """An ONNX model that is ready to score; other processes that it is sent to load it anew.
+
+    Args:
+        model: What is in its file.
+        pad_id: The tokenizer's padding id.
+        batch_size: Reviews per forward pass.
+        classes: How many classes there are.
+    """
+
+    def __init__(self, model: bytes, pad_id: int, batch_size: int, classes: int) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = onnx_threads()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._made_of = model, pad_id, batch_size, classes
 
-        def compute(batch: Batch) -> np.ndarray:
-            logits: np.ndarray = session.run(["logits"], batch)[0]
-            return logits
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A session can't be sent, its model can."""
+        return type(self), self._made_of
 
-        classes = len(self.label_names)
-        return lambda rows: compute_by_length(compute, rows, self.pad_id, batch_size, classes)
+    def __call__(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Score N rows of token ids: logits, float32, shape (N, K)."""
+        _, *sizes = self._made_of
+        return compute_by_length(self._compute, rows, *sizes)
+
+    def _compute(self, batch: Batch) -> np.ndarray:
+        logits: np.ndarray = self._session.run(["logits"], batch)[0]
+        return logits
 
 
 def sha256_of_bytes(content: bytes) -> str:

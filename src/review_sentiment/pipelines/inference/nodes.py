@@ -45,20 +45,23 @@ def prepare_scorer(
     return scorer
 
 
-def score_reviews(new_reviews: ChunkedTable, scorer: Scorer, data: DataParams) -> ChunkedTable:
+def score_reviews(
+    new_reviews: ChunkedTable, scorer: Scorer, data: DataParams, inference: InferenceParams
+) -> ChunkedTable:
     """Score all rows; that happens while the result is being saved, a chunk at a time.
 
     Args:
         new_reviews: The file.
         scorer: The classifier.
         data: Name of the column that holds the review.
+        inference: How many processes score.
 
     Returns:
         Every column of the file, then `predicted`, `proba_<class>` for each class, `confident` and `seen_share`.
     """
     from review_sentiment.pipelines.inference.scoring import score_table
 
-    return score_table(new_reviews, data.text_column, scorer)
+    return score_table(new_reviews, data.text_column, scorer, inference.workers)
 
 
 def summarize_scoring(scored_reviews: ChunkedTable, predictions: pd.DataFrame, scorer: Scorer) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 func=nodes.score_reviews,
-                inputs=["new_reviews", "scorer", "params:data"],
+                inputs=["new_reviews", "scorer", "params:data", "params:inference"],
                 outputs="scored_reviews",
                 name="score_reviews",
             ),

@@ -13,23 +13,25 @@ import pyarrow as pa
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from review_sentiment.chunks import ChunkedTable
+from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
 from review_sentiment.errors import UserError
+from review_sentiment.pipelines.inference.cluster import score_on_ray
 from review_sentiment.scoring.columns import score_columns, score_fields
 from review_sentiment.scoring.confidence import check_on_test
 from review_sentiment.scoring.scorer import Scorer
 
-# Rows between two movements of the bar; enough that batches of similar length leave little padding.
+# Rows that are scored together; enough that batches of similar length leave little padding.
 _STEP_ROWS = 1000
 
 
-def score_table(table: ChunkedTable, text_column: str, scorer: Scorer) -> ChunkedTable:
+def score_table(table: ChunkedTable, text_column: str, scorer: Scorer, workers: int) -> ChunkedTable:
     """Score all rows of a table while the result is read.
 
     Args:
         table: The reviews.
         text_column: Column that holds the review; a table of one column needs no name.
         scorer: The classifier.
+        workers: Processes that score; more than one are Ray's.
 
     Returns:
         All columns of the table, then `predicted` (null where there was no text), `proba_<class>` for each class,
@@ -55,24 +57,39 @@ def score_table(table: ChunkedTable, text_column: str, scorer: Scorer) -> Chunke
     if taken:
         raise UserError(f"new_reviews already has {', '.join(taken)}, which scoring writes: rename or drop them first")
     schema = pa.schema([*table.schema, *added], metadata={"classifier_run": scorer.run})
-    return ChunkedTable(schema, table.rows, lambda: _score(table, name, scorer, schema))
+    return ChunkedTable(schema, table.rows, lambda: _score(table, name, scorer, schema, workers))
 
 
-def _score(table: ChunkedTable, text_column: str, scorer: Scorer, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _score(
+    table: ChunkedTable, text_column: str, scorer: Scorer, schema: pa.Schema, workers: int
+) -> Iterator[pa.RecordBatch]:
+    def score_step(step: pa.RecordBatch) -> pa.RecordBatch:
+        added = score_columns(scorer.score(step.column(text_column).to_pylist()), scorer.label_names)
+        return pa.RecordBatch.from_arrays([*step.columns, *added], schema=schema)
+
     columns = (
         TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed •"),
         TimeRemainingColumn(), TextColumn("left"),
     )  # fmt: skip
     with Progress(*columns, console=rich.get_console(), transient=True) as bar:
         task = bar.add_task("", total=table.rows)
-        for batch in table.read():
-            parts = []
-            for start in range(0, len(batch), _STEP_ROWS):
-                step = batch.slice(start, _STEP_ROWS)
-                parts.append(score_columns(scorer.score(step.column(text_column).to_pylist()), scorer.label_names))
-                bar.advance(task, len(step))
-            added = [pa.concat_arrays(column) for column in zip(*parts, strict=True)]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
+        steps = _steps(table)
+        scored = map(score_step, steps) if workers == 1 else score_on_ray(score_step, steps, workers)
+        waiting: list[pa.RecordBatch] = []
+        for step in scored:
+            bar.advance(task, len(step))
+            waiting.append(step)
+            if sum(map(len, waiting)) >= CHUNK_ROWS:
+                yield pa.concat_batches(waiting)
+                waiting = []
+        if waiting:
+            yield pa.concat_batches(waiting)
+
+
+def _steps(table: ChunkedTable) -> Iterator[pa.RecordBatch]:
+    for batch in table.read():
+        for start in range(0, len(batch), _STEP_ROWS):
+            yield batch.slice(start, _STEP_ROWS)
 
 
 def summarize(scored: ChunkedTable, predictions: pd.DataFrame, scorer: Scorer) -> dict[str, Any]:

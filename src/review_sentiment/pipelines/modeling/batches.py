@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 from review_sentiment.params import TrainingParams
+from review_sentiment.pipelines.modeling.workers import Workers
 
 # Rows are sorted by length within chunks of this many batches: enough to leave little padding, few enough that rows
 # meet others from epoch to epoch.
@@ -45,6 +46,31 @@ class LengthBatches(Sampler[int]):
         blocks = np.concatenate([np.empty(0, dtype=order.dtype), *sorted_pieces]).reshape(-1, self._batch_size)
         yield from blocks[draw.permutation(len(blocks))].ravel().tolist()
         yield from order[full:].tolist()
+
+
+class SharedBatches(Sampler[list[int]]):
+    """One worker's share of each batch; all workers' shares of a batch are what one process would train on.
+
+    A share can be empty where an epoch's last batch has fewer rows than there are workers.
+
+    Args:
+        batches: Row indices of whole batches, the same for all workers.
+        workers: They share each batch.
+    """
+
+    def __init__(self, batches: BatchSampler, workers: Workers) -> None:
+        self._batches, self._workers = batches, workers
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self._batches.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            yield list(self._workers.share(batch))
 
 
 def preview_batches(lengths: Sequence[int], params: TrainingParams, to_length: int | None) -> tuple[list[int], float]:

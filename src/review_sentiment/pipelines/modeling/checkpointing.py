@@ -97,6 +97,18 @@ def _shown(value: Any) -> str:
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
 
 
+def how_to_go_on(checkpoints: "Checkpoints") -> str:
+    """What the user of a training that ended too soon can do.
+
+    Args:
+        checkpoints: Of that training.
+    """
+    step = checkpoints.newest_step()
+    if step is None:
+        return "it had no checkpoint, so training must start anew"
+    return f"the same command with --params resume=true goes on from step {step}"
+
+
 class Checkpointing(TrainerCallback):
     """Makes checkpoints between steps, every few minutes and when the run is interrupted.
 
@@ -130,13 +142,7 @@ class Checkpointing(TrainerCallback):
             with self._pending.collected():
                 yield
         except Interrupted as error:
-            step = self._checkpoints.newest_step()
-            hint = (
-                "it had no checkpoint, so training must start anew"
-                if step is None
-                else f"the same command with --params resume=true goes on from step {step}"
-            )
-            raise Interrupted(error.number, hint) from None
+            raise Interrupted(error.number, how_to_go_on(self._checkpoints)) from None
 
     def _may_wait(self) -> bool:
         if self._saving:
@@ -268,7 +274,8 @@ class ResumableTrainer(Trainer):
             return
         self._tr_loss += self._resumed["loss"]
         self._globalstep_last_logged = self._resumed["logged_step"]
-        _set_random_state(self._resumed["random"])
+        if self.args.process_index == 0:  # whose state it is; another's dropout must not become the same
+            _set_random_state(self._resumed["random"])
 
 
 def trained_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

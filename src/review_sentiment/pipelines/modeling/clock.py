@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from review_sentiment.pipelines.modeling.plan import RESERVE, Pace, TrainingPlan
+from review_sentiment.pipelines.modeling.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -140,23 +141,31 @@ class TimeBudget(TrainerCallback):
         seconds: Time from the start of the clock.
         clock: Of the run.
         schedule: Of the run.
+        workers: Those that train together; the first one's clock counts.
     """
 
-    def __init__(self, seconds: float, clock: Clock, schedule: Schedule) -> None:
+    def __init__(self, seconds: float, clock: Clock, schedule: Schedule, workers: Workers) -> None:
+        self._workers = workers
         # A reserve of the whole budget, not of what is left: late in a run the latter would be no reserve at all.
         self._seconds, self._clock, self._schedule = seconds * (1 - RESERVE), clock, schedule
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the end if it has become too late."""
         step, last = state.global_step, state.max_steps
-        left = self._seconds - self._clock.elapsed
-        if step >= last or self._clock.remaining(step, last) <= left:
+        end = self._workers.of_first(self._end(step, last))
+        if end == last:
             return
-        steps = int((left - self._clock.validation_left(last)) / self._clock.step_seconds)
-        state.max_steps = step + max(0, steps)
-        self._schedule.end_at(step, state.max_steps)
+        state.max_steps = end
+        self._schedule.end_at(step, end)
         control.should_training_stop = state.max_steps == step
         logger.warning(
             "Slower than forecast (%.2f s/step): to end in time, the run ends at step %d instead of %d",
             *(self._clock.step_seconds, state.max_steps, last),
         )
+
+    def _end(self, step: int, last: int) -> int:
+        """The last step that fits."""
+        left = self._seconds - self._clock.elapsed
+        if step >= last or self._clock.remaining(step, last) <= left:
+            return last
+        return step + max(0, int((left - self._clock.validation_left(last)) / self._clock.step_seconds))

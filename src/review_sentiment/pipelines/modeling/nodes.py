@@ -60,12 +60,18 @@ def fine_tune(
     Returns:
         The classifier, and the history of the run.
     """
+    from review_sentiment.pipelines.modeling.cluster import train_on_ray
     from review_sentiment.pipelines.modeling.self_test import add_self_test
     from review_sentiment.pipelines.modeling.training import train
     from review_sentiment.pipelines.modeling.watch import memory_told
+    from review_sentiment.pipelines.modeling.workers import Workers
 
+    job = tokenized, data.label_names, pretrained, training, tokenize, diagnosis
     with memory_told(training, tokenize):
-        classifier, history = train(tokenized, data.label_names, pretrained, training, tokenize, diagnosis, checkpoints)
+        if training.engine == "ray":
+            classifier, history = train_on_ray(*job, checkpoints)
+        else:
+            classifier, history = train(*job, checkpoints, Workers())
         return add_self_test(classifier, tokenized["validation"], training.eval_batch_size), history
 
 
@@ -84,11 +90,13 @@ def predict_test(
     """
     from review_sentiment.metrics import softmax
     from review_sentiment.model.encoder import predict_logits
+    from review_sentiment.pipelines.modeling.probe import choose_device
     from review_sentiment.pipelines.modeling.scoring import prediction_table
     from review_sentiment.pipelines.modeling.self_test import run_self_test
     from review_sentiment.pipelines.modeling.watch import memory_told
 
     test = tokenized["test"]
+    classifier.model.to(choose_device(training))
     pad_id, precision = classifier.tokenizer.pad_token_id, classifier.settings["engine"]["precision"]
     with memory_told(training, None):
         logits = predict_logits(classifier.model, test["input_ids"][:], pad_id, training.eval_batch_size, precision)

@@ -23,6 +23,9 @@ _WORTHWHILE = 1.1
 _FEWER_THREADS_WORTHWHILE = 1.3
 # bf16 keeps 8 bits; over an encoder's layers the roundings add up to one or two percent of its hidden states.
 _BF16_BOUND = 0.05
+# The longest batches take more than the one that was measured.
+_MEMORY_SHARE = 0.3
+_SCORED_AT_MOST = 256
 # Choices are compared on as many rows of a batch as make one step about this long.
 _TRIAL_SECONDS = 0.25
 
@@ -37,6 +40,9 @@ class Engine:
         threads: CPU threads of one operation.
         attention: transformers' name of the attention implementation.
         reason: What was measured, in words.
+        batch_size: Reviews per forward pass.
+        accumulation_steps: Forward passes per optimizer step.
+        eval_batch_size: Reviews per forward pass when scoring.
     """
 
     device: str
@@ -44,6 +50,9 @@ class Engine:
     threads: int
     attention: str
     reason: str
+    batch_size: int
+    accumulation_steps: int
+    eval_batch_size: int
 
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[None]:
@@ -60,7 +69,28 @@ class Engine:
 
 def choose_device(params: TrainingParams) -> str:
     """The torch device that `training.device` means on this machine."""
-    return "cuda" if params.device == "auto" and torch.cuda.is_available() else "cpu"
+    return device_among(params.device, torch.cuda.is_available(), torch.backends.mps.is_available())
+
+
+def device_among(wanted: str, cuda: bool, mps: bool) -> str:
+    """Choose among the devices of a machine.
+
+    Args:
+        wanted: The parameter `training.device`.
+        cuda: Whether there is a CUDA accelerator.
+        mps: Whether there is an Apple one; `auto` never takes it, since trainings on it have crashed.
+
+    Returns:
+        torch's name of the device.
+
+    Raises:
+        UserError: It is not there.
+    """
+    if wanted == "auto":
+        return "cuda" if cuda else "cpu"
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[wanted]:
+        raise UserError(f"training.device is {wanted}, but PyTorch finds no such accelerator here: set auto or cpu")
+    return wanted
 
 
 def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) -> Engine:
@@ -100,7 +130,40 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
             gain = seconds / best_seconds(lambda: _step(trial, rows, precision))
             attention = "eager" if gain > _WORTHWHILE else usual
             reasons.append(f"eager attention {gain:.2f} times as fast as {usual}")
-        return Engine(trial.device.type, precision, torch.get_num_threads(), attention, ", ".join(reasons))
+        sizes = params.batch_size, params.accumulation_steps, params.eval_batch_size
+        if trial.device.type == "cuda":
+            sizes = merge_passes(params, _row_bytes(trial, rows, precision), torch.cuda.mem_get_info()[0])
+        return Engine(trial.device.type, precision, torch.get_num_threads(), attention, ", ".join(reasons), *sizes)
+
+
+def merge_passes(params: TrainingParams, row_bytes: float, free_bytes: float) -> tuple[int, int, int]:
+    """Take as few forward passes as memory allows, since an accelerator is idle in small ones.
+
+    Args:
+        params: The block `training`; an optimizer step sees as many reviews as it says.
+        row_bytes: Memory that training on one review takes.
+        free_bytes: Memory that is free.
+
+    Returns:
+        `batch_size`, `accumulation_steps` and `eval_batch_size`.
+    """
+    most = int(free_bytes * _MEMORY_SHARE / row_bytes)
+    merged = max(
+        passes
+        for passes in range(1, params.accumulation_steps + 1)
+        if passes == 1
+        or (params.accumulation_steps % passes == 0 and params.batch_size * passes <= most * params.workers)
+    )
+    scored = max(params.eval_batch_size, min(_SCORED_AT_MOST, most))
+    return params.batch_size * merged, params.accumulation_steps // merged, scored
+
+
+def _row_bytes(trial: PreTrainedModel, rows: Batch, precision: Precision) -> float:
+    trial.zero_grad()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    _step(trial, rows, precision)
+    return (torch.cuda.max_memory_allocated() - before) / len(rows["labels"])
 
 
 def measure_pace(model: PreTrainedModel, batch: Batch, engine: Engine, params: TrainingParams) -> Pace:

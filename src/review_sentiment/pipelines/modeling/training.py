@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PrinterCallback, TrainerControl, TrainingArguments, set_seed
 
 from review_sentiment.errors import UserError
@@ -30,7 +31,7 @@ from review_sentiment.model.encoder import (
 )
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
-from review_sentiment.pipelines.modeling.batches import LengthBatches, preview_batches
+from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches, preview_batches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
 from review_sentiment.pipelines.modeling.checkpointing import (
     Checkpointing,
@@ -44,6 +45,7 @@ from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan, fit_pla
 from review_sentiment.pipelines.modeling.probe import Engine, choose_device, choose_engine, measure_pace
 from review_sentiment.pipelines.modeling.temperature import calibrate, cool_head
 from review_sentiment.pipelines.modeling.watch import DivergedError, Watch, with_row_ids
+from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 Collator = Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
 
 logger = logging.getLogger(__name__)
+
+_IGNORED = -100  # a label that cross entropy and the Trainer's count of rows leave out
 
 
 class ReviewTrainer(ResumableTrainer):
@@ -70,9 +74,11 @@ class ReviewTrainer(ResumableTrainer):
         head_factor: float,
         watch: Watch,
         best: KeepBest,
+        workers: Workers,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._workers = workers
         self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
         self._head_factor = head_factor
         self._watch, self._best = watch, best
@@ -99,7 +105,7 @@ class ReviewTrainer(ResumableTrainer):
     def training_step(self, model: PreTrainedModel, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Take the usual step, and stop at a loss that is no number, before it reaches the weights."""
         self._watch.take_row_ids(inputs)
-        loss = super().training_step(model, inputs, *args, **kwargs)
+        loss = self._workers.mean(super().training_step(model, inputs, *args, **kwargs))
         self._watch.check("loss", loss.item())
         return loss
 
@@ -114,16 +120,33 @@ class ReviewTrainer(ResumableTrainer):
         lengths = self.train_dataset["length"][:]
         return LengthBatches(lengths, self.args.per_device_train_batch_size, self.args.seed)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Give each worker its share of every batch; accelerate's own way repeats rows to fill the last batch up."""
+        loader = super().get_train_dataloader()
+        if self._workers.count == 1:
+            return loader
+        # Only now, for the order of the rows must be the same for all: each worker has its own dropout.
+        torch.manual_seed(self.args.seed + self._workers.rank)
+        batches = SharedBatches(loader.batch_sampler.batch_sampler, self._workers)
+        return DataLoaderShard(loader.dataset, batch_sampler=batches, collate_fn=loader.collate_fn)
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Score the validation split: loss, accuracy, F1, precision and recall, each prefixed `eval_`."""
-        rows = self.eval_dataset
+        rows, label_id = self.eval_dataset["input_ids"][:], np.array(self.eval_dataset["label_id"])
         with self._average.applied(self.model):
-            logits = predict_logits(
-                self.model, rows["input_ids"][:], self._pad_id, self.args.per_device_eval_batch_size, self._precision
-            )
+            shares = self._workers.of_all(
+                predict_logits(
+                    self.model, self._workers.share(rows), self._pad_id, self.args.per_device_eval_batch_size,
+                    self._precision,
+                )
+            )  # fmt: skip
+            logits = np.empty((len(rows), shares[0].shape[1]), dtype=np.float32)
+            for rank, share in enumerate(shares):
+                logits[rank :: self._workers.count] = share
             self._best.latest_logits = logits
-            label_id = np.array(rows["label_id"])
-            return self._report({**headline_metrics(label_id, softmax(logits)), **calibrate(label_id, logits)})
+            figures = {**headline_metrics(label_id, softmax(logits)), **calibrate(label_id, logits)}
+            # All must choose the same epoch, though machines that differ may round differently.
+            return self._report(self._workers.of_first(figures))
 
     def _report(self, figures: dict[str, float]) -> dict[str, float]:
         metrics = {f"eval_{name}": value for name, value in figures.items()}
@@ -140,6 +163,7 @@ def train(
     tokenize: TokenizeParams,
     diagnosis: DiagnosisParams,
     checkpoints: "Checkpoints",
+    workers: Workers,
 ) -> tuple[Classifier, pd.DataFrame]:
     """Fine-tune an encoder with a new head; the best epoch by validation is kept.
 
@@ -151,6 +175,7 @@ def train(
         tokenize: The block `tokenize`, kept with the classifier so that new texts are read the same way.
         diagnosis: From where on a bad sign is told while it trains.
         checkpoints: Keeps what is needed to go on after a crash, and has what is needed to do so now.
+        workers: Those that train together; each calls this function with the same arguments, and gets the same.
 
     Returns:
         The classifier, and the history: a row for the forecast, for each logged step and for each validation, with
@@ -176,7 +201,7 @@ def train(
         data={"label_names": label_names},
         machine={"device": choose_device(params)},
     )
-    resumed = checkpoints.to_resume()
+    resumed = workers.of_first(checkpoints.to_resume() if workers.is_first else None)
     if resumed is not None:
         refuse_another(resumed, same)
     params = scale_learning_rate(params, pretrained.config.hidden_size)
@@ -189,27 +214,37 @@ def train(
     if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
         model.activation_checkpointing_enable({"use_reentrant": False})
     with first_token_only(model) if params.first_token_only else nullcontext():
-        typical, padding = preview_batches(tokenized["train"]["length"][:], params, to_length)
-        batch = collator([tokenized["train"][row] for row in typical])
+        lengths = tokenized["train"]["length"][:]
+
+        def typical_batch(params: TrainingParams) -> tuple[dict[str, torch.Tensor], float]:
+            typical, padding = preview_batches(lengths, params, to_length)
+            return collator([tokenized["train"][row] for row in workers.share(typical)]), padding
+
+        # All measure at once, since they may share a machine; what the first one finds counts for all. Measured again
+        # by a resumed training, it could come out otherwise, and so would the weights.
         if resumed is None:
-            engine = choose_engine(model, batch, params)
-            pace = measure_pace(model, batch, engine, params)
-            plan = fit_plan(plan, *rows, pace, params, time.perf_counter() - start)
-        else:  # measured again, they could come out otherwise, and so would the weights
-            engine, pace = Engine(**resumed.state["engine"]), Pace(**resumed.state["pace"])
-            plan = TrainingPlan(**resumed.state["plan"])
+            engine = workers.of_first(choose_engine(model, typical_batch(params)[0], params))
+        else:
+            engine = Engine(**resumed.state["engine"])
+        params = _with_sizes(params, engine)
+        batch, padding = typical_batch(params)
+        if resumed is None:
+            pace = workers.of_first(measure_pace(model, batch, engine, params))
+            plan = fit_plan(plan, *rows, pace, params, workers.of_first(time.perf_counter() - start))
+        else:
+            pace, plan = Pace(**resumed.state["pace"]), TrainingPlan(**resumed.state["plan"])
         logger.info("Computing in %s, threads: %d (%s)", engine.precision, engine.threads, engine.reason)
         clock = Clock(pace, plan, rows[1], start)
         _log_plan(plan, params, model, clock, padding)
         logged, best = History(clock), KeepBest(params)
-        watch = Watch(logged, len(label_names), diagnosis, params)
+        watch = Watch(logged, len(label_names), diagnosis, params, workers)
         begun = {"identity": same, "engine": asdict(engine), "pace": asdict(pace), "plan": asdict(plan)}
         label_id = np.array(tokenized["validation"]["label_id"])
         try:
             with engine.applied(model), bf16_hidden_states(model):
                 _run(
                     model, tokenized, collator, params, plan, engine, (clock, logged, watch, best), checkpoints, begun,
-                    resumed,
+                    resumed, workers,
                 )  # fmt: skip
         except DivergedError as error:
             rescued = _classifier(model, best, pretrained, tokenize, engine, label_id) if best.weights else None
@@ -228,6 +263,11 @@ def train(
         resumed=", ".join(f"at step {before['step']} of run {before['run']}" for before in checkpoints.resumed),
     )  # fmt: skip
     return classifier, history
+
+
+def _with_sizes(params: TrainingParams, engine: Engine) -> TrainingParams:
+    names = ("batch_size", "accumulation_steps", "eval_batch_size")
+    return params.model_copy(update={name: getattr(engine, name) for name in names})
 
 
 def _classifier(
@@ -265,6 +305,8 @@ def _collator(pretrained: Pretrained, to_length: int | None) -> Collator:
         raise UserError(f"the encoder '{pretrained.name}' has no padding token; use one that was made to read texts")
 
     def collate_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        # A worker without a share of a batch computes with the others nevertheless, who wait for its gradients.
+        rows = rows or [{"input_ids": [pad_id], "label_id": _IGNORED}]
         labels = torch.tensor([row["label_id"] for row in rows])
         return {**collate([row["input_ids"] for row in rows], pad_id, to_length), "labels": labels}
 
@@ -282,6 +324,7 @@ def _run(
     checkpoints: "Checkpoints",
     begun: Mapping[str, Any],
     resumed: "Checkpoint | None",
+    workers: Workers,
 ) -> None:
     """Train; what is worth knowing of it stays in the watchers."""
     average, schedule = WeightAverage(params), Schedule(plan.steps)
@@ -296,7 +339,7 @@ def _run(
     bar = ProgressBar(clock)
     callbacks = [clock, average, history, watch, best, bar]
     if params.time_budget_minutes is not None:
-        callbacks.append(TimeBudget(60 * params.time_budget_minutes, clock, schedule))
+        callbacks.append(TimeBudget(60 * params.time_budget_minutes, clock, schedule, workers))
     # The Trainer insists on a folder of its own; nothing is saved there, since the best weights stay in memory.
     with tempfile.TemporaryDirectory() as folder:
         trainer = ReviewTrainer(
@@ -305,6 +348,7 @@ def _run(
             train_dataset=tokenized["train"],
             eval_dataset=tokenized["validation"],
             data_collator=with_row_ids(collator),
+            compute_loss_func=_mean_loss,
             callbacks=callbacks,
             average=average,
             schedule=schedule,
@@ -313,7 +357,10 @@ def _run(
             best=best,
             pad_id=model.config.pad_token_id,
             precision=engine.precision,
-            checkpointing=Checkpointing(checkpoints, parts, begun, clock, params.checkpoint_minutes),
+            workers=workers,
+            checkpointing=Checkpointing(
+                checkpoints, parts, begun, clock, params.checkpoint_minutes if workers.is_first else None
+            ),
             resumed=resumed.state["trainer"] if resumed else None,
         )
         trainer.remove_callback(PrinterCallback)
@@ -321,6 +368,16 @@ def _run(
             trainer.run()
         finally:
             bar.stop()
+
+
+def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """The part of the optimizer step's mean loss that these rows are.
+
+    Without it the encoders' own loss is taken, the mean over one forward pass, and transformers (5.24) takes it for a
+    share of the step: with accumulation, or several workers, loss and gradients came out as many times too large.
+    """
+    loss = torch.nn.functional.cross_entropy(outputs.logits, labels, ignore_index=_IGNORED, reduction="sum")
+    return loss / num_items_in_batch
 
 
 def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folder: str) -> TrainingArguments:

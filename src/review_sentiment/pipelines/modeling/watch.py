@@ -12,6 +12,7 @@ from review_sentiment.errors import UserError
 from review_sentiment.health import is_slow, latest_signs, loss_sign, overfits_since, stretch_means
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.callbacks import History
+from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,10 +72,14 @@ class Watch(TrainerCallback):
         classes: How many classes there are.
         diagnosis: From where on a sign counts.
         params: The block `training`.
+        workers: Those that train together; all look at the same numbers.
     """
 
-    def __init__(self, history: History, classes: int, diagnosis: DiagnosisParams, params: TrainingParams) -> None:
+    def __init__(
+        self, history: History, classes: int, diagnosis: DiagnosisParams, params: TrainingParams, workers: Workers
+    ) -> None:
         self._history, self._classes, self._diagnosis, self._params = history, classes, diagnosis, params
+        self._workers = workers
         self._step_rows: list[str] = []
         self._step = 0
         self._told: set[str] = set()
@@ -103,8 +108,9 @@ class Watch(TrainerCallback):
         """
         if math.isfinite(value):
             return
+        rows = [row for share in self._workers.of_all(self._step_rows) for row in share]
         raise DivergedError(
-            f"the {name} became {value} at step {self._step + 1}, on the reviews {', '.join(self._step_rows)}: training"
+            f"the {name} became {value} at step {self._step + 1}, on the reviews {', '.join(rows)}: training"
             f" diverged; lower training.learning_rate (now {self._params.learning_rate:g}), or look at these reviews."
         )
 

@@ -1,0 +1,187 @@
+"""Training on a Ray cluster of two nodes with a core each, against one process: the same figures, in what time?"""
+
+import argparse
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from jobs import SAMPLE, Job, make_job, minilm, parameters, read_reviews, with_head
+from results import publish
+from statsmodels.stats.proportion import proportion_confint
+
+from review_sentiment.chunks import ChunkedTable
+from review_sentiment.datasets.chunks import ChunkedParquetDataset
+from review_sentiment.datasets.encoder import TokenizerDataset
+from review_sentiment.model.encoder import Classifier, predict_logits
+from review_sentiment.pipelines.inference.cluster import score_on_ray
+from review_sentiment.pipelines.inference.scoring import score_table
+from review_sentiment.scoring.confidence import Threshold
+from review_sentiment.scoring.scorer import Scorer
+
+ONE, TWO = "one process, one core", "Ray, two nodes of one core"
+_CARRIED = 200_000
+ENGINES = {ONE: {}, TWO: {"engine": "ray", "workers": 2}}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--reviews", default=SAMPLE, help="file, or folder in the hub's layout")
+    options.add_argument("--train-rows", type=int, default=320)
+    options.add_argument("--test-rows", type=int, default=400)
+    options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--rounds", type=int, default=2, help="of training; 0: only score")
+    options.add_argument("--score-rows", type=int, default=2000)
+    chosen = options.parse_args()
+    params = parameters(
+        "base",
+        subset={"train_rows": chosen.train_rows, "validation_rows": 100, "test_rows": chosen.test_rows},
+        # Of bf16's roundings a difference would say nothing.
+        training={"epochs": chosen.epochs, "precision": "fp32", "threads": 1, "attention": "sdpa", "logging_steps": 1},
+    )
+    reviews = read_reviews(chosen.reviews, params)
+    job = make_job(reviews, params)
+
+    cluster = _start_two_nodes()
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for _ in range(chosen.rounds):
+        for name, changes in ENGINES.items():
+            start = time.perf_counter()
+            classifier, history = job.changed(**changes).train(minilm())
+            found[name].append(
+                {
+                    "wall": time.perf_counter() - start,
+                    "history": history,
+                    "accuracy": _accuracy(classifier, job.tokenized["test"]),
+                }
+            )
+    if found:
+        _publish(chosen, found)
+    _publish_scoring(
+        _score(job, reviews["text"].tolist()[: chosen.score_rows]), _carry(reviews["text"].tolist()[:1000])
+    )
+    cluster.shutdown()
+
+
+def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
+    """Score with an untrained head, in one process and on the cluster: name, seconds, and the scored rows of each."""
+    encoder = minilm()
+    classifier = Classifier(with_head(job, encoder).eval(), encoder.tokenizer, {"engine": {"precision": "fp32"}})
+    classifier.tokenizer.model_max_length = job.params.tokenize.scoring_max_tokens
+    scorer = Scorer(
+        "run", ["negative", "positive"], TokenizerDataset(encoder="minilm").load(), job.params.tokenize,
+        Threshold(0.5, 1, 0.1, 0.0, 10), "torch", classifier.forward(8),
+    )  # fmt: skip
+    batch = pa.RecordBatch.from_pydict({"text": texts})
+    table = ChunkedTable(batch.schema, len(texts), lambda: iter([batch]))
+    torch.set_num_threads(1)
+    found = []
+    for name, workers in ((ONE, 1), (TWO, 2)):
+        start = time.perf_counter()
+        scored = pd.concat(score_table(table, "text", scorer, workers).chunks())
+        found.append((name, time.perf_counter() - start, scored))
+    return found
+
+
+def _carry(texts: list[str]) -> float:
+    """Reviews a second that one session can send to workers that do nothing with them, take back, and write."""
+    batch = pa.RecordBatch.from_pydict({"text": texts})
+    carried = score_on_ray(_same, itertools.repeat(batch, _CARRIED // len(batch)), workers=2)
+    with tempfile.TemporaryDirectory() as folder:
+        first = next(carried)  # Ray has started
+        table = ChunkedTable(first.schema, 0, lambda: carried)
+        start = time.perf_counter()
+        ChunkedParquetDataset(filepath=f"{folder}/carried.parquet").save(table)
+        return (_CARRIED - len(batch)) / (time.perf_counter() - start)
+
+
+def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+def _start_two_nodes() -> Any:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    return cluster
+
+
+def _accuracy(classifier: Any, test: Any) -> float:
+    pad_id = classifier.tokenizer.pad_token_id
+    logits = predict_logits(classifier.model, test["input_ids"][:], pad_id, 8, "fp32")
+    return float((logits.argmax(axis=1) == np.array(test["label_id"])).mean())
+
+
+def _step_seconds(history: Any) -> float:
+    """Median over the steps of an epoch but its first, whose time holds the validation before it."""
+    steps = history[history["split"] == "train"]
+    return float(steps["seconds"].diff()[steps["epoch"].diff() < 1].iloc[1:].median())
+
+
+def _publish(chosen: argparse.Namespace, found: dict[str, list[dict[str, Any]]]) -> None:
+    table = []
+    medians = {name: statistics.median(_step_seconds(run["history"]) for run in runs) for name, runs in found.items()}
+    for name, runs in found.items():
+        accuracy = runs[0]["accuracy"]
+        low, high = proportion_confint(round(accuracy * chosen.test_rows), chosen.test_rows, method="wilson")
+        validation = runs[0]["history"].query("split == 'validation'").iloc[-1]
+        table.append(
+            {
+                "training": name,
+                "s per step of 16 reviews": f"{medians[name]:.2f}",
+                "reviews per s": f"{16 / medians[name]:.1f}",
+                "times as fast": f"{medians[ONE] / medians[name]:.2f}",
+                "s in all, start of Ray included": f"{statistics.median(run['wall'] for run in runs):.0f}",
+                "validation loss": f"{validation['loss']:.4f}",
+                "test accuracy (95 % interval)": f"{accuracy:.1%} ({low:.1%} to {high:.1%})",
+            }
+        )
+    losses = [found[name][0]["history"]["loss"].to_numpy() for name in ENGINES]
+    gap = np.nanmax(np.abs(losses[0] - losses[1]))
+    pairs = zip(found[ONE], found[TWO], strict=True)
+    ratios = [_step_seconds(one["history"]) / _step_seconds(two["history"]) for one, two in pairs]
+    publish(
+        "cluster",
+        f"MiniLM, {chosen.train_rows} reviews, {chosen.epochs} epochs, fp32; two raylets on one machine of two cores.",
+        table,
+        [
+            f"Largest difference of the two loss curves, over all steps and validations: {gap:.1e}.",
+            f"Medians of {chosen.rounds} rounds; ratio in each: {', '.join(f'{ratio:.2f}' for ratio in ratios)}.",
+        ],
+    )
+
+
+def _publish_scoring(found: list[tuple[str, float, pd.DataFrame]], carried: float) -> None:
+    (_, usual, alone), *_ = found
+    same = all(rows.equals(alone) for _, _, rows in found)
+    publish(
+        "cluster scoring",
+        f"MiniLM, {len(alone):,} reviews, fp32; two raylets on one machine of two cores.",
+        [
+            {
+                "scoring": name,
+                "reviews per s, start of Ray included": f"{len(rows) / seconds:.1f}",
+                "times as fast": f"{usual / seconds:.2f}",
+            }
+            for name, seconds, rows in found
+        ],
+        [
+            f"All rows and probabilities are the same: {same}.",
+            f"A session alone sends reviews to idle workers, takes them back and writes them: {carried:,.0f} a second.",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
