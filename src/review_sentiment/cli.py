@@ -101,7 +101,7 @@ run = RunCommand(name="run", params=[*kedro_run.params, _FORCE], callback=_run, 
 
 @click.group(name="review-sentiment")
 def cli() -> None:
-    """Commands of review_sentiment."""
+    """Fine-tune a review classifier and use it; options without a command are those of `run`."""
 
 
 cli.add_command(run)
