@@ -54,7 +54,7 @@ def test_own_data_are_checked_trained_on_and_used(project_folder):
     shown = run_notebook("02_own_data.ipynb", project_folder)
     assert "'text'" in shown  # the column that the file lacks
     assert "A lovely, funny, moving film." in shown
-    assert not (project_folder / "data/01_raw/my_reviews.csv").exists()
+    assert not (project_folder / "data/01_raw/notebook_example.csv").exists()
 
 
 @pytest.mark.slow
