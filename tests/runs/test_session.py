@@ -1,8 +1,14 @@
 """A run that several processes make together, as an orchestrator starts them."""
 
+import ast
+from datetime import UTC, datetime
+
 import pytest
+from jinja2 import Environment, FileSystemLoader
+from slugify import slugify
 
 from review_sentiment.errors import UserError
+from tests.conftest import ROOT
 from tests.test_end_to_end import EVERY_RUN_WRITES
 
 RUN = "2026-01-01T00.00.00.000Z"
@@ -50,3 +56,16 @@ def test_a_name_that_no_run_can_have_is_refused(project, monkeypatch):
     monkeypatch.setenv("REVIEW_SENTIMENT_RUN", "latest")
     with pytest.raises(UserError, match="REVIEW_SENTIMENT_RUN=latest is no name of a run: it must look like 2026-"):
         project.run("data_engineering")
+
+
+def test_the_dag_for_airflow_is_python_that_names_runs_as_kedro_does():
+    environment = Environment(loader=FileSystemLoader(ROOT / "docs"), autoescape=True)  # as kedro-airflow makes it
+    environment.filters["slugify"] = slugify
+    values = {"env": "imdb", "pipeline_name": "__default__", "package_name": "review_sentiment"}
+    code = environment.get_template("airflow_dag.j2").render(**values, dag_name="review_sentiment")
+
+    names = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    assert {*PIPELINES, "imdb", "review-sentiment-default"} <= names
+    given = next(line for line in code.splitlines() if 'os.environ["REVIEW_SENTIMENT_RUN"]' in line)
+    started = datetime(2026, 11, 25, 17, 53, 56, 188726, tzinfo=UTC)
+    assert eval(given.partition(" = ")[2], {"started": started}) == "2026-11-25T17.53.56.188Z"
