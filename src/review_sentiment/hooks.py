@@ -122,7 +122,7 @@ class ManifestHooks:
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
         files = RunFiles.of_catalog(self._context.config_loader["catalog"], self._context.project_path)
         # Another process may have done a part of this run already: what it has written is read before all else.
-        begun = run_params["run_id"] if files.has("manifest", run_params["run_id"]) else None
+        begun = run_params["run_id"] if run_params["run_id"] in files.versions() else None
         if begun is not None:
             _refuse_again(files, begun, pipeline)
         _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"] or begun)
@@ -211,11 +211,12 @@ class ManifestHooks:
         }
         run = manifest["run"]
         with folder_held(self._context.project_path):  # two processes of one run may end at once
-            if self._files.has("manifest", run):
-                self._files.replace_manifest(run, join_manifests(self._files.story(run) or {}, manifest))
-            else:
+            before = self._files.story(run) if self._files.has("manifest", run) else None
+            if before is None:
                 _pin_own(self._catalog, "manifest")
                 self._catalog.save("manifest", manifest)
+            else:
+                self._files.replace_manifest(run, join_manifests(before, manifest))
         self._record.end()
 
 
