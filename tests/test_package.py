@@ -23,10 +23,15 @@ def applies(requirement: Requirement) -> bool:
 
 
 def asked_for(pyproject: Path) -> list[Requirement]:
-    """What a project and its extra `test` require, and what builds it."""
+    """What a project requires with the extras that CI installs, and what builds it."""
     content = tomllib.loads(pyproject.read_text("utf-8"))
     extras = content["project"]["optional-dependencies"]
-    texts = [*content["build-system"]["requires"], *content["project"]["dependencies"], *extras["test"]]
+    texts = [
+        *content["build-system"]["requires"],
+        *content["project"]["dependencies"],
+        *extras["test"],
+        *extras["docs"],
+    ]
     found = []
     for requirement in map(Requirement, texts):
         if requirement.name == content["project"]["name"]:  # the extra `test` takes in others
