@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from review_sentiment.params import parse_parameters
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.locks import folder_held
 from review_sentiment.runs.manifest import describe_run, git_state, join_manifests, source_sha256
+from review_sentiment.runs.session import given_run
 from review_sentiment.runs.unchanged import recipe_sha256
 from review_sentiment.terminal import show_results
 
@@ -210,7 +211,8 @@ class ManifestHooks:
             **self._found,
         }
         run = manifest["run"]
-        with folder_held(self._context.project_path):  # two processes of one run may end at once
+        # Two processes of one run may end at once.
+        with folder_held(self._context.project_path) if given_run() else nullcontext():
             before = self._files.story(run) if self._files.has("manifest", run) else None
             if before is None:
                 _pin_own(self._catalog, "manifest")

@@ -34,7 +34,7 @@ class RunSession(KedroSession):
 
     def __init__(self, session_id: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(session_id, *args, **kwargs)
-        self.session_id = _given_version() or _own_version(self._project_path)
+        self.session_id = given_run() or _own_version(self._project_path)
         self._started = _Started()
         self._hook_manager.register(self._started)
 
@@ -53,8 +53,8 @@ class RunSession(KedroSession):
                 raise
 
 
-def _given_version() -> str | None:
-    """The run that this process belongs to, if somebody says so.
+def given_run() -> str | None:
+    """The run that this process makes a part of, if somebody says so.
 
     Raises:
         UserError: It is no name that a run can have.
