@@ -96,12 +96,13 @@ def _run(force: bool, **options: Any) -> Any:
 
 
 _FORCE = click.Option(["--force"], is_flag=True, help="Train also where the result is there already.")
-run = RunCommand(name="run", params=[*kedro_run.params, _FORCE], callback=_run, help=kedro_run.help)
+_RUN_HELP = "Check the reviews, train, evaluate and report; or run the pipelines that are named."
+run = RunCommand(name="run", params=[*kedro_run.params, _FORCE], callback=_run, help=_RUN_HELP)
 
 
 @click.group(name="review-sentiment")
 def cli() -> None:
-    """Commands of review_sentiment."""
+    """Fine-tune a review classifier, and use it."""
 
 
 cli.add_command(run)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +18,12 @@ from kedro.pipeline.node import Node
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
+from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.runs.files import RunFiles
-from review_sentiment.runs.manifest import describe_run, git_state, source_sha256
+from review_sentiment.runs.locks import folder_held
+from review_sentiment.runs.manifest import describe_run, git_state, join_manifests, source_sha256
+from review_sentiment.runs.session import given_run
 from review_sentiment.runs.unchanged import recipe_sha256
 from review_sentiment.terminal import show_results
 
@@ -119,7 +122,11 @@ class ManifestHooks:
         self._checkpoints: Checkpoints | None = None
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
         files = RunFiles.of_catalog(self._context.config_loader["catalog"], self._context.project_path)
-        _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"])
+        # Another process may have done a part of this run already: what it has written is read before all else.
+        begun = run_params["run_id"] if run_params["run_id"] in files.versions() else None
+        if begun is not None:
+            _refuse_again(files, begun, pipeline)
+        _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"] or begun)
         versions = _versions_to_read(pipeline, catalog)
         classifier_run = versions.get("metrics", versions.get("classifier"))
         trains = "metrics" in pipeline.all_outputs()
@@ -134,6 +141,7 @@ class ManifestHooks:
             "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
         catalog.save("run_info", self._run_info)
+        self._files = files
         self._record = files.begin(self._run_info)
 
     @hook_impl
@@ -158,6 +166,11 @@ class ManifestHooks:
         if dataset_name == "checkpoints":
             self._checkpoints = data
         self._note_fingerprints(dataset_name, data)
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Let the run read what it saves."""
+        _pin_own(self._catalog, dataset_name)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
@@ -187,19 +200,25 @@ class ManifestHooks:
             logger.warning("The manifest of the failed run could not be saved", exc_info=True)
 
     def _save(self, error: str | None) -> None:
-        self._catalog.save(
-            "manifest",
-            {
-                **self._run_info,
-                "complete": error is None,
-                "error": error,
-                "seconds": round(time.perf_counter() - self._begin, 3),
-                "node_seconds": self._node_seconds,
-                "versions_read": self._loaded,
-                "resumed": self._checkpoints.resumed if self._checkpoints else [],
-                **self._found,
-            },
-        )
+        manifest = {
+            **self._run_info,
+            "complete": error is None,
+            "error": error,
+            "seconds": round(time.perf_counter() - self._begin, 3),
+            "node_seconds": self._node_seconds,
+            "versions_read": self._loaded,
+            "resumed": self._checkpoints.resumed if self._checkpoints else [],
+            **self._found,
+        }
+        run = manifest["run"]
+        # Two processes of one run may end at once.
+        with folder_held(self._context.project_path) if given_run() else nullcontext():
+            before = self._files.story(run) if self._files.has("manifest", run) else None
+            if before is None:
+                _pin_own(self._catalog, "manifest")
+                self._catalog.save("manifest", manifest)
+            else:
+                self._files.replace_manifest(run, join_manifests(before, manifest))
         self._record.end()
 
 
@@ -237,6 +256,19 @@ class ResultHooks:
             )
 
 
+def _refuse_again(files: RunFiles, run: str, pipeline: Pipeline) -> None:
+    """Refuse to write a part of a run again, before anything is changed.
+
+    Raises:
+        UserError: The run has some of it.
+    """
+    written = sorted(name for name in pipeline.all_outputs() & set(files.folders) if files.has(name, run))
+    if written:
+        raise UserError(
+            f"the run {run} has {', '.join(written)} already, and nothing writes a version twice: start anew"
+        )
+
+
 def _pin_versions(
     pipeline: Pipeline, catalog: CatalogProtocol, files: RunFiles, named: dict[str, str], wanted: str | None
 ) -> None:
@@ -244,6 +276,18 @@ def _pin_versions(
     makers = {name: maker.all_outputs() for name, maker in pipelines.items()}
     for name, version in choose_versions(files, pipeline.inputs(), makers, named, wanted).items():
         pin(cast(AbstractVersionedDataset, catalog.get(name)), version)
+
+
+def _pin_own(catalog: CatalogProtocol, name: str) -> None:
+    """Let a dataset that is about to be saved load this run's version, unless the user has named another.
+
+    Kedro alone would load the newest, which is that of another run where one with a later name was faster.
+    """
+    dataset = catalog.get(name)
+    if isinstance(dataset, AbstractVersionedDataset):
+        version = dataset._version
+        if version is not None and version.load is None:
+            pin(dataset, version.save)
 
 
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:

@@ -5,6 +5,7 @@ import warnings
 # OmegaConf 2.4 warns four times on every run of Kedro 1.7.0; remove when Kedro registers its resolvers the new way.
 warnings.filterwarnings("ignore", message=r"\s*register_new_resolver", category=UserWarning)
 
+from review_sentiment.datasets.paths import carried_conf  # noqa: E402
 from review_sentiment.hooks import (  # noqa: E402
     CheckpointHooks,
     ManifestHooks,
@@ -14,7 +15,12 @@ from review_sentiment.hooks import (  # noqa: E402
 )
 from review_sentiment.runs.session import RunSession  # noqa: E402
 
+_carried = carried_conf()
+CONF_SOURCE = "conf" if _carried is None else str(_carried)
 SESSION_CLASS = RunSession
+# Telemetry is off by `.telemetry` already, but where the package runs outside the project there is none; and there
+# Kedro-Viz finds no place for its counters, and warns of that at each run.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",) if _carried is None else ("kedro-telemetry", "kedro-viz")
 HOOKS = (ParameterHooks(), ManifestHooks(), RescueHooks(), CheckpointHooks(), ResultHooks())
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

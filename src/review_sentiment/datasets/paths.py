@@ -6,9 +6,14 @@ from pathlib import Path
 
 from kedro.utils import find_kedro_project
 
+import review_sentiment
+
+# What the wheel carries of the project; an editable install has no such folder, and finds all in the project.
+_CARRIED = Path(review_sentiment.__file__).parent / "project"
+
 
 def find_local(name: str) -> Path | None:
-    """Look a path up from the working directory, then from the project's folder.
+    """Look a path up from the working directory, then from the project's folder, then in what the wheel carries.
 
     Args:
         name: An absolute or relative path, or something that is no path at all, such as a hub id.
@@ -16,12 +21,21 @@ def find_local(name: str) -> Path | None:
     Returns:
         The existing file or folder, or None.
     """
-    project = find_kedro_project(Path.cwd()) or Path.cwd()
     try:
         given = Path(name).expanduser()
-        return next((path for path in (given, project / given) if path.exists()), None)
+        return next((path for path in (given, _project() / given, _CARRIED / given) if path.exists()), None)
     except (OSError, RuntimeError):  # longer than the system takes, not to be looked at, or the home of nobody
         return None
+
+
+def carried_conf() -> Path | None:
+    """The configuration that the wheel carries, where the working directory's project has none of its own."""
+    carried = _CARRIED / "conf"
+    return carried if carried.is_dir() and not (_project() / "conf").is_dir() else None
+
+
+def _project() -> Path:
+    return find_kedro_project(Path.cwd()) or Path.cwd()
 
 
 def show_path(path: Path) -> str:

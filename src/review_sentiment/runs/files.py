@@ -25,6 +25,11 @@ _STAGED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _DAY_SECONDS = 24 * 3600
 
 
+def is_run_name(name: str) -> bool:
+    """Whether a name is one that Kedro gives to runs: the time of its start, to the millisecond."""
+    return _RUN.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """The versioned datasets of a project, seen run by run.
@@ -83,7 +88,7 @@ class RunFiles:
     def runs(self) -> list[str]:
         """All runs that have left anything, oldest first; a version that somebody gave a name of their own is none."""
         begun = {name.removesuffix(".json") for name in _names(self._in_progress)} - set(self.being_deleted())
-        return sorted(run for run in begun | set(self.versions()) if _RUN.fullmatch(run))
+        return sorted(run for run in begun | set(self.versions()) if is_run_name(run))
 
     def has(self, name: str, run: str) -> bool:
         """Whether a run has a version of a dataset; one that is being deleted has none."""
@@ -118,6 +123,16 @@ class RunFiles:
                 continue
             return found if isinstance(found, dict) else None
         return None
+
+    def replace_manifest(self, run: str, manifest: Mapping[str, Any]) -> None:
+        """Write a run's manifest in the place of the one that it has, which Kedro's datasets refuse.
+
+        Args:
+            run: The run.
+            manifest: What it says now.
+        """
+        with replace_atomically(self.path("manifest", run)) as staged:
+            staged.write_text(json.dumps(manifest, indent=2), "utf-8")
 
     def state(self, run: str) -> str:
         """Say how a run ended: `complete`, `failed`, `killed`, or that it is `running`."""

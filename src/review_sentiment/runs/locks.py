@@ -1,7 +1,8 @@
 """Locks between the processes that work in one project; a process that dies, however, lets go of its own."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -56,3 +57,18 @@ class FolderLock:
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def folder_held(folder: Path) -> Iterator[None]:
+    """Hold a folder for a block, and wait for whoever holds it.
+
+    Args:
+        folder: It exists.
+    """
+    lock = FolderLock(folder)
+    lock.take(wait=True)
+    try:
+        yield
+    finally:
+        lock.release()

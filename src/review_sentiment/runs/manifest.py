@@ -6,6 +6,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,34 @@ def flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def join_manifests(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together what two processes say of the same run.
+
+    Args:
+        before: The manifest as it is.
+        now: What the process that ended last says.
+
+    Returns:
+        One manifest: all that either did, and how the last one ended.
+    """
+    found = {"data_fingerprint", "encoder_sha256", "engine", "recipe_sha256"} & {*before, *now}
+    selections = [story["selection"] for story in (before, now)]
+    return {
+        **now,
+        **{name: now.get(name) or before.get(name) for name in found},
+        **{name: {**before[name], **now[name]} for name in ("command_parameters", "node_seconds", "versions_read")},
+        "started": before["started"],
+        "seconds": round(before["seconds"] + now["seconds"], 3),
+        "pipelines": list(dict.fromkeys([*before["pipelines"], *now["pipelines"]])),
+        "selection": {
+            name: [x for chosen in selections for x in chosen.get(name, [])] for name in {*chain(*selections)}
+        },
+        "resumed": [*before["resumed"], *now["resumed"]],
+        # The classifier that the run has trained was made as this manifest says.
+        "classifier_from": None if now["classifier_run"] == now["run"] else now["classifier_from"],
+    }
 
 
 def data_fingerprint(row_ids: Iterable[str], labels: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """The project's Kedro session: no two runs share a version, and an interrupted run ends in good order."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,13 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.session import KedroSession
 from kedro.io.core import generate_timestamp
 
+from review_sentiment.errors import UserError
+from review_sentiment.runs.files import is_run_name
 from review_sentiment.runs.interrupts import interrupts_raised
-from review_sentiment.runs.locks import FolderLock
+from review_sentiment.runs.locks import folder_held
+
+# Says which run a process belongs to, where an orchestrator runs each pipeline of one run in a process of its own.
+_GIVEN = "REVIEW_SENTIMENT_RUN"
 
 
 class _Started:
@@ -28,7 +34,7 @@ class RunSession(KedroSession):
 
     def __init__(self, session_id: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(session_id, *args, **kwargs)
-        self.session_id = _own_version(self._project_path)
+        self.session_id = given_run() or _own_version(self._project_path)
         self._started = _Started()
         self._hook_manager.register(self._started)
 
@@ -47,13 +53,21 @@ class RunSession(KedroSession):
                 raise
 
 
+def given_run() -> str | None:
+    """The run that this process makes a part of, if somebody says so.
+
+    Raises:
+        UserError: It is no name that a run can have.
+    """
+    given = os.environ.get(_GIVEN)
+    if given and not is_run_name(given):
+        raise UserError(f"{_GIVEN}={given} is no name of a run: it must look like 2026-11-25T17.10.21.123Z")
+    return given
+
+
 def _own_version(project: Path) -> str:
     """The time as Kedro writes it, which is a run's version; in one project no two are given the same."""
-    lock = FolderLock(project)
-    lock.take(wait=True)
-    try:
+    with folder_held(project):
         version = generate_timestamp()
         time.sleep(0.001)  # the next one who asks is in another millisecond
-    finally:
-        lock.release()
     return version
