@@ -3,7 +3,7 @@ import pytest
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import SubsetParams
-from review_sentiment.pipelines.data_engineering.subset import draw_splits
+from review_sentiment.pipelines.data_engineering import subset
 
 
 def settings(**changes: object) -> SubsetParams:
@@ -21,6 +21,12 @@ def table(negative: int = 40, positive: int = 20, test: int = 0) -> pd.DataFrame
             "side": ["train"] * (negative + positive) + ["test"] * test,
         }
     )
+
+
+def draw_splits(rows: pd.DataFrame, params: SubsetParams) -> dict[str, pd.DataFrame]:
+    """The drawn rows, of a table that comes in chunks."""
+    drawn = subset.draw_splits((rows.iloc[start : start + 7] for start in range(0, len(rows), 7)), params)
+    return {name: rows.iloc[places] for name, places in drawn.items()}
 
 
 def ids(splits: dict[str, pd.DataFrame], name: str) -> set[str]:

@@ -16,12 +16,16 @@ def find_local(name: str) -> Path | None:
     Returns:
         The existing file or folder, or None.
     """
-    project = find_kedro_project(Path.cwd()) or Path.cwd()
     try:
         given = Path(name).expanduser()
-        return next((path for path in (given, project / given) if path.exists()), None)
+        return next((path for path in (given, project_folder() / given) if path.exists()), None)
     except (OSError, RuntimeError):  # longer than the system takes, not to be looked at, or the home of nobody
         return None
+
+
+def project_folder() -> Path:
+    """The folder of the project that the working directory is in, else the working directory."""
+    return find_kedro_project(Path.cwd()) or Path.cwd()
 
 
 def show_path(path: Path) -> str:
