@@ -11,6 +11,8 @@ import numpy as np
 
 # A tag starts with a letter right after the bracket, so "<3" and "a < b" stay.
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+# Control characters and lone surrogates are not text; those that are white space are folded later.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]+")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
@@ -32,8 +34,7 @@ def clean_text(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if not text.isprintable():
-        # Control characters and lone surrogates are not text; white space is, and the last line folds it.
-        text = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cs"))
+        text = _CONTROL.sub("", text)
     if not text.isascii():  # after the above, which may have stood between a letter and its accent
         text = unicodedata.normalize("NFC", text)
     return " ".join(text.split())
