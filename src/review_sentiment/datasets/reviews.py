@@ -47,7 +47,7 @@ _MISSING = {"keep_default_na": False, "na_values": [""]}
 # By the kinds of value that a column of a CSV file has; any other mixture stays as it is written.
 _TYPES = {
     frozenset("b"): "bool", frozenset("bm"): "boolean", frozenset("i"): "int64", frozenset("u"): "uint64",
-    **dict.fromkeys(map(frozenset, ("m", "f", "fm", "if", "ifm")), "float64"),
+    **dict.fromkeys(map(frozenset, ("m", "f", "fm", "im", "if", "ifm")), "float64"),
 }  # fmt: skip
 
 

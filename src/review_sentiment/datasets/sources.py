@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from glob import glob, has_magic
+from glob import has_magic, iglob
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -37,12 +37,12 @@ class SourceFile:
 
     Attributes:
         name: As it is shown: a path, or an address with its protocol.
-        size: Bytes.
+        size: Bytes; None where the store does not tell.
         open: Opens it to be read.
     """
 
     name: str
-    size: int
+    size: int | None
     open: Callable[[], IO[bytes]]
 
     @property
@@ -103,13 +103,16 @@ def files_in(folder: Path) -> list[Path]:
 
 def _match(pattern: str) -> list[Path]:
     """Files that match a pattern, from the working directory, else from the project."""
-    for folder in (Path.cwd(), project_folder()):
-        found = glob(str(folder / Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 - absolute ones too
-        files = sorted(path for path in map(Path, found) if path.is_file())
+    for folder in (Path(), project_folder()):
+        try:
+            found = iglob(os.path.expanduser(pattern), root_dir=folder, recursive=True)  # noqa: PTH111, PTH207 - ~nobody
+            files = list(islice((folder / name for name in found if (folder / name).is_file()), MOST_FILES + 1))
+        except (OSError, ValueError):  # not to be looked at, or a name that no system takes
+            continue
         if len(files) > MOST_FILES:
             raise UserError(f"'{pattern}' matches more than {MOST_FILES:,} files: name fewer")
         if files:
-            return [Path(os.path.relpath(file)) if file.is_relative_to(Path.cwd()) else file for file in files]
+            return sorted(files)
     return []
 
 
@@ -136,10 +139,12 @@ def _find_in_store(address: str) -> list[SourceFile]:
         ) from error
     except Exception as error:
         raise UserError(f"'{address}' can't be read: {first_line(error)}") from error
-    files = sorted((name, about["size"]) for name, about in found.items() if about["type"] == "file")
+    files = sorted(name for name, about in found.items() if about["type"] == "file")
     if len(files) > MOST_FILES:
         raise UserError(f"'{address}' holds more than {MOST_FILES:,} files: name fewer")
-    return [SourceFile(store.unstrip_protocol(name), size, partial(store.open, name, "rb")) for name, size in files]
+    return [
+        SourceFile(store.unstrip_protocol(name), found[name]["size"], partial(store.open, name, "rb")) for name in files
+    ]
 
 
 def first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from review_sentiment.chunks import RawTable
 from review_sentiment.params import DataParams
 from review_sentiment.pipelines.data_engineering.further_columns import FurtherColumns
+from review_sentiment.terminal import progress_bar
 from review_sentiment.text import clean_text, parse_label, row_id_of, row_keys
 
 _SHOWN = 5  # rows, or values, that a message names
@@ -57,7 +58,7 @@ class Survey:
         not_text: Rows whose text is a number, or the like.
         without_text: Rows that have none.
         no_class: Rows whose label names no class.
-        labels: The first few of those labels.
+        labels: The first of those labels, a few or more.
     """
 
     rows: int = 0
@@ -85,25 +86,17 @@ def survey_side(table: RawTable, params: DataParams) -> Survey:
         What can be known of them without their texts.
     """
     found = Survey()
-    keys, label_ids, empty = [found.keys], [found.label_ids], [found.empty]
-    for name, read in table.files:
-        file, start = name if len(table.files) > 1 else None, 1
-        for frame in read():
-            found.columns |= dict.fromkeys(frame)
-            repeated = frame.columns[frame.columns.duplicated()]
-            found.repeated |= dict.fromkeys(repeated)
-            if len(repeated):  # which of the two is meant can't be known, so there is nothing to read
-                continue
-            texts, ids = read_rows(frame, params)
-            places = np.arange(start, start + len(frame))
-            _note_faults(found, frame, texts, ids, places, file, params)
-            found.further.see(frame.drop(columns=[params.text_column, params.label_column], errors="ignore"))
-            keys.append(row_keys(map(row_id_of, (text or "" for text in texts))))
-            label_ids.append(ids)
-            empty.append(np.array([not text for text in texts], dtype=np.bool_))
-            start += len(frame)
-        found.rows += start - 1
-    found.keys, found.label_ids, found.empty = (np.concatenate(chunks) for chunks in (keys, label_ids, empty))
+    numbers = []
+    with progress_bar("Checking", None) as advance:
+        for name, read in table.files:
+            file, start = name if len(table.files) > 1 else None, 1
+            for frame in read():
+                numbers.append(_survey_rows(found, frame, np.arange(start, start + len(frame)), file, params))
+                start += len(frame)
+                advance(len(frame))
+    if numbers:
+        found.keys, found.label_ids, found.empty = map(np.concatenate, zip(*numbers, strict=True))
+        found.rows = len(found.keys)
     return found
 
 
@@ -136,19 +129,25 @@ def _missing_or_none(value: Any) -> str | None:
     return "" if value is None or value is pd.NA or is_nan else None
 
 
-def _note_faults(
-    found: Survey, frame: pd.DataFrame, texts: list[str | None], label_ids: np.ndarray, places: np.ndarray,
-    file: str | None, params: DataParams,
-) -> None:  # fmt: skip
+def _survey_rows(
+    found: Survey, frame: pd.DataFrame, places: np.ndarray, file: str | None, params: DataParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add some rows to what is known of their side; gives their keys, classes, and where there is no text."""
+    found.columns |= dict.fromkeys(frame)
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):  # which of two is meant can't be known
+        found.repeated |= dict.fromkeys(repeated)
+        frame = frame.loc[:, ~frame.columns.duplicated()]
+    texts, label_ids = read_rows(frame, params)
     raw = _values(frame, params.text_column)
-    found.cleaned += sum(
-        text is not None and value != text for text, value in zip(texts, raw, strict=True) if isinstance(value, str)
-    )
+    found.cleaned += sum(isinstance(value, str) and text != value for text, value in zip(texts, raw, strict=True))
     found.not_text.add((place for place, text in zip(places, texts, strict=True) if text is None), file)
     found.without_text.add((place for place, text in zip(places, texts, strict=True) if text == ""), file)
-    unknown = label_ids < 0
+    unknown = np.flatnonzero(label_ids < 0)
     found.no_class.add(places[unknown], file)
-    if len(found.labels) < _SHOWN and unknown.any():
+    if len(unknown) and len(found.labels) < _SHOWN:
         labels = _values(frame, params.label_column)
-        found.labels |= dict.fromkeys(str(labels[index]) for index in np.flatnonzero(unknown))
-        found.labels = dict.fromkeys(list(found.labels)[:_SHOWN])
+        found.labels |= dict.fromkeys(str(labels[index]) for index in unknown)
+    found.further.see(frame.drop(columns=[params.text_column, params.label_column], errors="ignore"))
+    keys = row_keys(row_id_of(text or "") for text in texts)
+    return keys, label_ids, np.array([not text for text in texts], dtype=np.bool_)

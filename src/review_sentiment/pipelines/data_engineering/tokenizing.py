@@ -9,6 +9,7 @@ import pyarrow as pa
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
 from review_sentiment.model.tokens import EncoderTokenizer, encode_texts
 from review_sentiment.params import TokenizeParams
+from review_sentiment.terminal import progress_bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,8 +69,12 @@ def tokenize_rows(
         return pa.RecordBatch.from_pydict({**kept, **encoded}, schema=_SCHEMA)
 
     def read() -> Iterator[pa.RecordBatch]:
-        for batch in rows.read():
-            steps = (batch.slice(start, _STEP_ROWS) for start in range(0, len(batch), _STEP_ROWS))
-            yield pa.concat_batches(map(encode, steps))
+        with progress_bar("Tokenizing", rows.rows) as advance:
+            for batch in rows.read():
+                encoded = []
+                for start in range(0, len(batch), _STEP_ROWS):
+                    encoded.append(encode(batch.slice(start, _STEP_ROWS)))
+                    advance(len(encoded[-1]))
+                yield pa.concat_batches(encoded)
 
     return ChunkedTable(_SCHEMA.with_metadata({"description": fingerprint}), rows.rows, read)

@@ -10,14 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import rich
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from review_sentiment.chunks import ChunkedTable
 from review_sentiment.errors import UserError
 from review_sentiment.scoring.columns import score_columns, score_fields
 from review_sentiment.scoring.confidence import check_on_test
 from review_sentiment.scoring.scorer import Scorer
+from review_sentiment.terminal import progress_bar
 
 # Rows between two movements of the bar; enough that batches of similar length leave little padding.
 _STEP_ROWS = 1000
@@ -59,18 +58,13 @@ def score_table(table: ChunkedTable, text_column: str, scorer: Scorer) -> Chunke
 
 
 def _score(table: ChunkedTable, text_column: str, scorer: Scorer, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    columns = (
-        TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed •"),
-        TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=rich.get_console(), transient=True) as bar:
-        task = bar.add_task("", total=table.rows)
+    with progress_bar("Scoring", table.rows) as advance:
         for batch in table.read():
             parts = []
             for start in range(0, len(batch), _STEP_ROWS):
                 step = batch.slice(start, _STEP_ROWS)
                 parts.append(score_columns(scorer.score(step.column(text_column).to_pylist()), scorer.label_names))
-                bar.advance(task, len(step))
+                advance(len(step))
             added = [pa.concat_arrays(column) for column in zip(*parts, strict=True)]
             yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
 
