@@ -1,5 +1,6 @@
 """A tiny real encoder, a tiny real corpus, and projects in temporary folders."""
 
+import gc
 import os
 import random
 import shutil
@@ -81,10 +82,14 @@ def corpus() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer BERT of width 32 with random weights, saved as any encoder is."""
+    import sklearn.linear_model  # noqa: F401
     import torch
+    import transformers.trainer  # noqa: F401
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+    # Every training ends with a full garbage collection: 0.3 s if it looks at all that these libraries have made.
+    gc.freeze()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = {word: index for index, word in enumerate([*special, *NEUTRAL, *GOOD, *BAD])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))

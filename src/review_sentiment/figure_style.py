@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from html import escape
 
-from plotly.graph_objects import Figure
+from plotly.graph_objects import Figure, layout
 
 # Okabe and Ito's colors, which people with any common color blindness tell apart; each has a contrast of at least 3:1
 # on white and on near black. Dashes and marker shapes say the same once more.
@@ -20,15 +20,15 @@ _AXIS = {
     "gridcolor": _GRID, "linecolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside",
     "tickcolor": _GRID, "title": {"standoff": 8, "font": {"size": 12}},
 }  # fmt: skip
-_TEMPLATE = {
-    "layout": {
+_TEMPLATE = layout.Template(
+    layout={
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13,
                  "color": _TEXT},
         "title": {"x": 0.02, "xanchor": "left", "font": {"size": 15}},
         "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "colorway": list(PALETTE), "xaxis": _AXIS, "yaxis": _AXIS,
         "margin": {"l": 60, "r": 20, "t": 64, "b": 72}, "hovermode": "closest", "showlegend": False,
     }
-}  # fmt: skip
+)  # fmt: skip
 
 
 def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str, str]] = ()) -> Figure:

@@ -141,19 +141,20 @@ def product_model(weight: np.ndarray) -> bytes:
 def test_each_token_is_rounded_by_its_own_range():
     import onnxruntime
 
-    weight = np.array([[1.0, 0.5], [-1.0, 0.2]], dtype=np.float32)
-    states = np.array([[[1.0, 0.3], [1000.0, 0.3], [0.0, 0.0]]], dtype=np.float32)
+    weight = np.array([[1.0, 0.5], [-1.0, 0.2], [1.0, 0.0]], dtype=np.float32)
+    states = np.array([[[1.0, 0.3, 0.0], [1000.0, 0.3, 0.0], [-2.0, -1.0, -2.0], [0.0] * 3]], dtype=np.float32)
     int8 = rounding.to_int8(product_model(weight))
     session = onnxruntime.InferenceSession(int8, providers=["CPUExecutionProvider"])
 
-    # 0.3 is 24 of 80 steps beside 1, and none beside 1000; a column has 101 steps: 0.2 is 40 of those to 0.5.
-    expected = [[1 - 0.3, 0.5 + 0.3 * 40 / 101 * 0.5], [1000, 500], [0, 0]]
+    # 0.3 is 48 of 161 steps from 0 to 1, and none to 1000; a column has 101 steps: 0.2 is 40 of those to 0.5. The ends of
+    # a token's range are exact.
+    small, least = 48 / 161, 40 / 101 * 0.5
+    expected = [[1 - small, 0.5 + small * least], [1000, 500], [-3, -1 - least], [0, 0]]
     np.testing.assert_allclose(session.run(None, {"states": states})[0][0], expected, rtol=1e-5)
 
 
 def test_the_largest_values_do_not_overflow_16_bits():
-    largest = (rounding._ZERO_POINT + rounding._ACTIVATION_MAX) * rounding._WEIGHT_MAX
-    assert 2 * largest < 2**15
+    assert 2 * rounding._ACTIVATION_MAX * rounding._WEIGHT_MAX < 2**15
 
 
 def test_weights_near_the_identity_are_not_rounded():

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
 
 from review_sentiment.cli import cli
 from review_sentiment.datasets.ledger import LedgerDataset
 from review_sentiment.errors import UserError
 from review_sentiment.runs.table import best_before, changed_parameters, find_run, newest_reports, with_changes
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_project
 
 
 def make_row(run: str, accuracy: float = 0.8, classifier_run: str | None = None, **parameters: object) -> dict:
@@ -38,15 +39,26 @@ def call(*arguments: str):
     return done
 
 
-@pytest.fixture
-def three_runs(project):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_encoder, corpus):
     """A good learning rate, the same again, and one that learns nothing."""
+    project = new_project(tmp_path_factory.mktemp("made") / "project", tiny_encoder, corpus)
     runs = []
-    for rate in (1e-2, 1e-2, 1e-7):
-        training = {"learning_rate": rate, "average_decay": 0}
-        subset = {"train_rows": 60, "test_rows": 60}
-        runs.append(project.run(training=training, subset=subset))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.folder)
+        bootstrap_project(project.folder)
+        for rate in (1e-2, 1e-2, 1e-7):
+            training = {"learning_rate": rate, "average_decay": 0}
+            runs.append(project.run(training=training, subset={"train_rows": 60, "test_rows": 60}))
     return SimpleNamespace(project=project, good=runs[0], same=runs[1], bad=runs[2])
+
+
+@pytest.fixture
+def three_runs(made, monkeypatch):
+    """The same, worked on in their folder."""
+    monkeypatch.chdir(made.project.folder)
+    bootstrap_project(made.project.folder)
+    return made
 
 
 def test_ledger_figure_and_commands_tell_good_runs_from_bad(three_runs):
@@ -100,7 +112,7 @@ def test_a_failed_gate_and_a_second_report_are_recorded_too(project, monkeypatch
     assert "%" not in "".join(rows[report])  # figures stand with the run that trained
 
 
-def test_mistakes_with_the_commands_are_told_in_one_message(three_runs):
+def test_mistakes_with_the_commands_are_told_in_one_message(three_runs, tmp_path):
     def fails(*arguments: str) -> str:
         done = call("compare", *arguments)
         assert done.exit_code == 1
@@ -111,9 +123,10 @@ def test_mistakes_with_the_commands_are_told_in_one_message(three_runs):
     assert "'20' could be 3 runs" in fails("20")
     assert "both names mean the run" in fails(three_runs.bad, three_runs.bad)
     assert f"there is no run before {three_runs.good}" in _best_of_the_first(three_runs)
-    for path in three_runs.project.folder.glob(f"data/07_model_output/predictions.parquet/{three_runs.same}/*"):
-        path.unlink()
+    folder = three_runs.project.folder / f"data/07_model_output/predictions.parquet/{three_runs.same}"
+    folder.rename(tmp_path / "aside")
     assert f"the run {three_runs.same} has no predictions on disk" in fails()
+    (tmp_path / "aside").rename(folder)
 
 
 def _best_of_the_first(three_runs) -> str:
