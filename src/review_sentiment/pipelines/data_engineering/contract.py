@@ -15,12 +15,10 @@ from review_sentiment.errors import UserError, fault_list
 from review_sentiment.params import DataParams
 from review_sentiment.pipelines.data_engineering.further_columns import OURS, FurtherColumns, one_type
 from review_sentiment.pipelines.data_engineering.repeats import find_repeats
-from review_sentiment.pipelines.data_engineering.survey import Fault, Survey, read_rows, survey_side
+from review_sentiment.pipelines.data_engineering.survey import SHOWN, Fault, Survey, read_rows, survey_side
 from review_sentiment.text import row_id_of
 
 logger = logging.getLogger(__name__)
-
-_SHOWN = 5
 
 
 def apply_contract(reviews: Mapping[str, RawTable], params: DataParams) -> tuple[ChunkedTable, dict[str, int | bool]]:
@@ -94,7 +92,7 @@ def _read_kept(
             chosen = frame.iloc[rows]
             texts, label_ids = read_rows(chosen, params)
             ours = {
-                "row_id": [row_id_of(text) for text in texts if text],
+                "row_id": [row_id_of(text or "") for text in texts],
                 "text": texts,
                 "label": names[label_ids],
                 "label_id": label_ids,
@@ -133,7 +131,7 @@ def _rows(faults: Mapping[str, Fault]) -> str:
     sides = [side for side, fault in faults.items() if fault.rows]
     names = [f"{side} {name}" if len(sides) > 1 else name for side in sides for name in faults[side].first]
     total = sum(fault.rows for fault in faults.values())
-    return f"row{'s' if total > 1 else ''} {', '.join(names[:_SHOWN])}{', …' if total > _SHOWN else ''}"
+    return f"row{'s' if total > 1 else ''} {', '.join(names[:SHOWN])}{', …' if total > SHOWN else ''}"
 
 
 def _share(faults: Mapping[str, Fault], found: Mapping[str, Survey]) -> str:
@@ -146,7 +144,7 @@ def _label_faults(found: Mapping[str, Survey], params: DataParams) -> list[str]:
     if not any(fault.rows for fault in faults.values()):
         return []
     labels = dict.fromkeys(label for survey in found.values() for label in survey.labels)
-    values = ", ".join(f"'{label}'" for label in list(labels)[:_SHOWN])
+    values = ", ".join(f"'{label}'" for label in list(labels)[:SHOWN])
     ids = ", ".join(f"{index} or {name}" for index, name in enumerate(params.label_names))
     return [
         f"{_share(faults, found)} labels name no class ({_rows(faults)}; found {values}): expected {ids};"

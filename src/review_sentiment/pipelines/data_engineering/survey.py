@@ -14,7 +14,7 @@ from review_sentiment.pipelines.data_engineering.further_columns import FurtherC
 from review_sentiment.terminal import progress_bar
 from review_sentiment.text import clean_text, parse_label, row_id_of, row_keys
 
-_SHOWN = 5  # rows, or values, that a message names
+SHOWN = 5  # rows, or values, that a message names
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Fault:
         """
         for place in places:
             self.rows += 1
-            if len(self.first) < _SHOWN:
+            if len(self.first) < SHOWN:
                 self.first.append(str(place) if file is None else f"{place} of {file}")
 
 
@@ -145,7 +145,7 @@ def _survey_rows(
     found.without_text.add((place for place, text in zip(places, texts, strict=True) if text == ""), file)
     unknown = np.flatnonzero(label_ids < 0)
     found.no_class.add(places[unknown], file)
-    if len(unknown) and len(found.labels) < _SHOWN:
+    if len(unknown) and len(found.labels) < SHOWN:
         labels = _values(frame, params.label_column)
         found.labels |= dict.fromkeys(str(labels[index]) for index in unknown)
     found.further.see(frame.drop(columns=[params.text_column, params.label_column], errors="ignore"))
