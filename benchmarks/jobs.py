@@ -138,8 +138,8 @@ def examples_timed(job: Job) -> float:
     return float(lengths[order[first:]].sum() / lengths.mean())
 
 
-def training_flops(config: PretrainedConfig, lengths: Sequence[int], first_token_only: bool) -> float:
-    """Operations of the matrix products that one pass over the rows needs, forward and backward, padding left out.
+def forward_flops(config: PretrainedConfig, lengths: Sequence[int], first_token_only: bool) -> float:
+    """Operations of the matrix products that answers for all rows need, padding left out; training takes 3 times these.
 
     Args:
         config: Shape of the encoder.
@@ -154,7 +154,7 @@ def training_flops(config: PretrainedConfig, lengths: Sequence[int], first_token
     tokens = np.asarray(lengths, dtype=np.float64)
     layer = 2 * tokens * (4 * width**2 + 2 * width * inner) + 4 * tokens**2 * width
     last = 2 * tokens * 2 * width**2 if first_token_only else layer
-    return float(3 * (layer * (layers - 1) + last).sum())
+    return float((layer * (layers - 1) + last).sum())
 
 
 def peak_flops(dtype: torch.dtype, config: PretrainedConfig) -> float:

@@ -10,6 +10,7 @@ from jobs import (
     Job,
     distilbert_shape,
     examples_timed,
+    forward_flops,
     make_job,
     minilm,
     parameters,
@@ -17,7 +18,6 @@ from jobs import (
     read_reviews,
     seconds_per_example,
     shorten,
-    training_flops,
     with_head,
 )
 from results import publish
@@ -90,7 +90,7 @@ def main() -> None:
             ratios = [before / after for before, after in zip(seconds["reference"], values, strict=True)]
             job = jobs["ours" if name == PLAIN else name]
             tokens = sum(job.train_lengths)
-            operations = training_flops(
+            operations = 3 * forward_flops(
                 with_head(job, encoder).config, job.train_lengths, job.params.training.first_token_only
             )
             rate = operations / (middle[name] * rows)
