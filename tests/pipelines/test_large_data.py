@@ -1,6 +1,8 @@
 """Steps that never hold all rows give what steps that do would give."""
 
 import hashlib
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -131,6 +133,23 @@ def test_a_table_is_checked_while_it_is_read(changes, message):
         list(found.read())
     with pytest.raises(ValueError, match=r"columns \['side'\] are missing"):
         check_reviews_table(table.drop("side"))
+
+
+def test_rows_are_let_go_before_many_more_are_read():
+    known: list[weakref.ref] = []
+    most = 0
+
+    def read() -> Iterator[pd.DataFrame]:
+        nonlocal most
+        for seed in range(20):
+            frame = make_corpus(10, seed)
+            known.append(weakref.ref(frame))
+            yield frame
+            most = max(most, sum(each() is not None for each in known))
+
+    table, counts = apply_contract({"train": RawTable([("a.csv", read)])}, settings())
+    assert (counts["rows_kept"], sum(len(chunk) for chunk in table.chunks())) == (200, 200)
+    assert (len(known), most) == (40, 1)
 
 
 def test_reviews_that_grow_while_they_are_read_are_refused():

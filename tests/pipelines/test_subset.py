@@ -75,3 +75,6 @@ def test_validation_from_test_is_the_test_rows():
 def test_asking_for_too_much_says_how_many_there_are():
     with pytest.raises(UserError, match=r"only 44 are left \(negative 32, positive 12\), enough for 24"):
         draw_splits(table(), settings(train_rows=40))
+    for rows in (4, "all"):
+        with pytest.raises(UserError, match=r"train_rows asks for \w+ rows \(balanced\), but only 0 are left"):
+            draw_splits(table(30, 30), settings(test_rows=40, validation_rows=20, train_rows=rows))

@@ -87,7 +87,7 @@ class _Draw:
             )
         labels = self.label_ids[pool]
         have: pd.Series = pd.Series(labels).value_counts().sort_index()
-        wanted = have if rows == "all" else _rows_by_class(have, rows, self.params.sampling)
+        wanted = have if rows == "all" or have.empty else _rows_by_class(have, rows, self.params.sampling)
         if len(pool) == 0 or (wanted > have).any():
             sizes = ", ".join(
                 f"{self.names[label_id]} {count:,}" for label_id, count in zip(have.index.tolist(), have, strict=True)
