@@ -1,17 +1,20 @@
 """Steps that never hold all rows give what steps that do would give."""
 
 import hashlib
+import os
 import weakref
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from review_sentiment.chunks import ChunkedTable, DrawnRows, RawTable, stream_rows
-from review_sentiment.datasets import arrow
+from review_sentiment.datasets import arrow, chunks, sources
 from review_sentiment.datasets.arrow import ArrowDataset
+from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.params import SubsetParams, TokenizeParams
@@ -161,3 +164,21 @@ def test_reviews_that_grow_while_they_are_read_are_refused():
     frames.append(make_corpus(2, seed=1))
     with pytest.raises(ValueError, match="the reviews changed while they were read"):
         whole(growing)
+
+
+def test_parquet_files_are_read_without_what_was_read_before(tmp_path, monkeypatch):
+    for module in (chunks, sources):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 50)
+
+    def batches() -> Iterator[pa.RecordBatch]:  # of two megabytes
+        return (pa.record_batch({"text": [os.urandom(20_000).hex() for _ in range(50)]}) for _ in range(15))
+
+    dataset = ChunkedParquetDataset(filepath=str(tmp_path / "parts.parquet"))
+    dataset.save(ChunkedTable(pa.schema([("text", pa.string())]), 750, batches))
+    pq.write_table(pa.Table.from_batches(batches()), tmp_path / "whole.parquet", row_group_size=750)
+
+    before = pa.total_allocated_bytes()
+    for name in ("parts", "whole"):
+        (file,) = sources.find_files(str(tmp_path / f"{name}.parquet"))
+        assert max(pa.total_allocated_bytes() - before for _ in sources.parquet_batches(file)) < 10e6
+    assert max(pa.total_allocated_bytes() - before for _ in dataset.load().read()) < 10e6

@@ -291,8 +291,10 @@ def parquet_batches(file: SourceFile) -> "Iterator[pa.RecordBatch]":
     """
     import pyarrow.parquet as pq
 
-    # Without a buffer, a whole row group is read at once, and some programs write files of one.
-    with told(file), file.open() as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as table:
+    # Read ahead, as pyarrow does unless told not to, every row group would stay in memory until the last was read;
+    # without a buffer, a whole one is read at once, and some programs write files of one.
+    options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
+    with told(file), file.open() as stream, pq.ParquetFile(stream, **options) as table:
         for batch in table.iter_batches(batch_size=CHUNK_ROWS):
             batch.validate(full=True)
             yield batch
