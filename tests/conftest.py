@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import rich
 from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
+from kedro.io import CatalogProtocol
 
 from review_sentiment.chunks import ChunkedTable, RawTable
 from review_sentiment.runs.manifest import flatten
@@ -74,6 +76,15 @@ def whole(table: RawTable | ChunkedTable) -> pd.DataFrame:
     return pd.concat(table.chunks(), ignore_index=True)
 
 
+@pytest.fixture(autouse=True)
+def same_console():
+    """`kedro predict` sends the log to standard error; the tests after it want it back."""
+    console = rich.get_console()
+    before = console.__dict__
+    yield
+    console.__dict__ = before
+
+
 @pytest.fixture(scope="session")
 def corpus() -> pd.DataFrame:
     return make_corpus(160)
@@ -117,6 +128,7 @@ class Project:
 
     def __init__(self, folder: Path, encoder: Path) -> None:
         self.folder, self.encoder = folder, encoder
+        self._catalog: CatalogProtocol | None = None
 
     def run(
         self, *pipelines: str, env: str | None = None, load_versions: dict[str, str] | None = None, **params: object
@@ -145,8 +157,11 @@ class Project:
 
     def load(self, name: str, version: str | None = None):
         """Load a dataset of the catalog, the newest version unless one is named."""
-        with RunSession.create(self.folder, runtime_params={"encoder": str(self.encoder)}) as session:
-            return session.load_context().catalog.load(name, version=version)
+        if self._catalog is None:
+            with RunSession.create(self.folder, runtime_params={"encoder": str(self.encoder)}) as session:
+                self._catalog = session.load_context().catalog
+        self._catalog.release(name)  # the newest version may be another by now
+        return self._catalog.load(name, version=version)
 
     def command(self, *arguments: str) -> Result:
         """Run the command line's `kedro run` with these arguments."""

@@ -5,20 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
-import rich
 from click.testing import CliRunner
 
 from review_sentiment.cli import cli
-
-
-@pytest.fixture(autouse=True)
-def same_console():
-    """The command sends the log to standard error; the tests after it want it back."""
-    console = rich.get_console()
-    before = console.__dict__
-    yield
-    console.__dict__ = before
 
 
 def predict(*arguments: str, given: bytes | str = ""):

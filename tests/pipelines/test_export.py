@@ -146,8 +146,8 @@ def test_each_token_is_rounded_by_its_own_range():
     int8 = rounding.to_int8(product_model(weight))
     session = onnxruntime.InferenceSession(int8, providers=["CPUExecutionProvider"])
 
-    # 0.3 is 48 of 161 steps from 0 to 1, and none to 1000; a column has 101 steps: 0.2 is 40 of those to 0.5. The ends of
-    # a token's range are exact.
+    # 0.3 is 48 of 161 steps from 0 to 1, and none to 1000; a column has 101 steps: 0.2 is 40 of those to 0.5.
+    # The ends of a token's range are exact.
     small, least = 48 / 161, 40 / 101 * 0.5
     expected = [[1 - small, 0.5 + small * least], [1000, 500], [-3, -1 - least], [0, 0]]
     np.testing.assert_allclose(session.run(None, {"states": states})[0][0], expected, rtol=1e-5)
