@@ -96,12 +96,12 @@ class _FinishedRun:
             self._catalog.load(name) for name in ("classifier", "tokenizer", "splits", "predictions")
         )
         self._known = {row_id for rows in splits.values() for row_id in rows["row_id"]}
-        fingerprint = take_fingerprint(self._tokenizer, splits["train"].to_pandas(), splits["test"]["row_id"][:])
+        fingerprint = take_fingerprint(self._tokenizer, [splits["train"].to_pandas()], splits["test"]["row_id"][:])
         self._reference = build_reference(fingerprint, predictions, {"versions_read": {}})
 
     def unseen(self, rows: int) -> list[str]:
         """Reviews of the run's source that stand in none of its splits."""
-        table = self._catalog.load("reviews_checked")
+        table = pd.concat(self._catalog.load("reviews_checked").chunks())
         left = table[~table["row_id"].isin(self._known)]
         return left.sample(min(rows, len(left)), random_state=0)["text"].tolist()
 

@@ -7,6 +7,7 @@ from functools import partial
 from statistics import median
 
 import numpy as np
+import pandas as pd
 import torch
 from jobs import forward_flops, parameters, peak_flops, read_reviews
 from results import ROOT, publish
@@ -26,7 +27,8 @@ def main() -> None:
     options.add_argument("--project", default=str(ROOT), help="where a classifier was trained")
     chosen = options.parse_args()
     params = parameters("imdb")
-    test = read_reviews(chosen.reviews, params).query("side == 'test'").sample(chosen.rows, random_state=0)
+    reviews = pd.concat(read_reviews(chosen.reviews, params).chunks())
+    test = reviews.query("side == 'test'").sample(chosen.rows, random_state=0)
     texts = list(test["text"])
     folder = max(ROOT.joinpath(chosen.project).glob("data/06_models/classifier/*/classifier"))
     classifier = ClassifierDataset(filepath=str(folder)).load()

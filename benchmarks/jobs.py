@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 from kedro.config import OmegaConfigLoader
 from results import ROOT
 from transformers import AutoModel, DistilBertConfig, PretrainedConfig, PreTrainedModel
 
+from review_sentiment.chunks import ChunkedTable
+from review_sentiment.datasets.arrow import ArrowDataset
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
@@ -65,7 +67,7 @@ def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:
     return parse_parameters({**raw, **{name: {**raw[name], **changes} for name, changes in blocks.items()}})
 
 
-def read_reviews(source: str, params: Parameters) -> pd.DataFrame:
+def read_reviews(source: str, params: Parameters) -> ChunkedTable:
     """Checked reviews from a file or a folder in the hub's layout."""
     path = Path(source) if Path(source).exists() else ROOT / source
     test_split = "test" if path.is_dir() else None
@@ -73,11 +75,15 @@ def read_reviews(source: str, params: Parameters) -> pd.DataFrame:
     return data_engineering.check_reviews(tables, params.data)[0]
 
 
-def make_job(reviews: pd.DataFrame, params: Parameters) -> Job:
+def make_job(reviews: ChunkedTable, params: Parameters) -> Job:
     """Draw the splits and tokenize them, with MiniLM's tokenizer."""
-    splits = data_engineering.select_subset(reviews, params.subset)
     tokenizer = TokenizerDataset(encoder="minilm").load()
-    return Job(params, data_engineering.tokenize(splits, tokenizer, None, params.tokenize))
+    with TemporaryDirectory() as folder:
+        splits = ArrowDataset(filepath=f"{folder}/splits")
+        splits.save(data_engineering.select_subset(reviews, params.subset))
+        tokenized = ArrowDataset(filepath=f"{folder}/tokenized")
+        tokenized.save(data_engineering.tokenize(splits.load(), tokenizer, None, params.tokenize))
+        return Job(params, load_from_disk(f"{folder}/tokenized", keep_in_memory=True))
 
 
 def shorten(job: Job, train_rows: int, validation_rows: int = 2) -> Job:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import itertools
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -12,17 +13,18 @@ import tempfile
 import time
 from pathlib import Path
 
-import pandas as pd
 from jobs import SAMPLE
 from results import ROOT, publish
 from transformers import BertConfig, BertModel
 
 from review_sentiment.datasets.encoder import PretrainedDataset
+from review_sentiment.datasets.reviews import ReviewsDataset
 
 
 def main() -> None:
     """Run the benchmark."""
     options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--reviews", default=str(ROOT / SAMPLE), help="source of the texts, which are repeated")
     options.add_argument("--rows", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     options.add_argument("--train-rows", type=int, nargs="*", default=[1_000, 10_000], help="sizes to train on as well")
     options.add_argument(
@@ -37,15 +39,15 @@ def main() -> None:
     for rows in chosen.rows:
         with tempfile.TemporaryDirectory() as folder:
             project = _copy_project(Path(folder))
-            _write_reviews(project / "reviews.csv", rows)
+            _write_reviews(project / "reviews.csv", chosen.reviews, rows)
             pipelines = ["data_engineering", *(["modeling", "reporting"] if rows in chosen.train_rows else [])]
             for pipeline in pipelines:
                 seconds, megabytes = _run(project, pipeline, rows)
                 table.append(_table_row(pipeline, rows, seconds, megabytes))
-    table += _score(chosen.score_rows)
+    table += _score(chosen.score_rows, chosen.reviews)
     publish(
         "scale",
-        "The shipped sample repeated, each copy marked with its number; one epoch, 64 tokens.",
+        f"{Path(chosen.reviews).stem}, repeated, each copy marked with its number; one epoch, 64 tokens.",
         table,
         [
             "inference: a BERT of one layer of width 32, and 40 characters of each review, so that a million take"
@@ -64,16 +66,16 @@ def _table_row(pipeline: str, rows: int, seconds: float, megabytes: float) -> di
     }
 
 
-def _score(sizes: list[int]) -> list[dict[str, str]]:
+def _score(sizes: list[int], reviews: str) -> list[dict[str, str]]:
     table = []
     with tempfile.TemporaryDirectory() as folder:
         project = _copy_project(Path(folder))
         _write_tiny_encoder(project / "encoder")
-        _write_reviews(project / "reviews.csv", 1000)
+        _write_reviews(project / "reviews.csv", reviews, 1000)
         for pipeline in ("data_engineering", "modeling"):
             _run(project, pipeline, 1000, encoder="encoder")
         for rows in sizes:
-            _write_reviews(project / "new.csv", rows, characters=40)
+            _write_reviews(project / "new.csv", reviews, rows, characters=40)
             seconds, megabytes = _run(project, "inference", 1000, encoder="encoder", new_reviews="new.csv")
             table.append(_table_row("inference", rows, seconds, megabytes))
     return table
@@ -95,9 +97,11 @@ def _copy_project(folder: Path) -> Path:
     return folder
 
 
-def _write_reviews(path: Path, rows: int, characters: int | None = None) -> None:
-    sample = pd.read_csv(ROOT / SAMPLE)
-    pairs = itertools.cycle(zip(sample["text"], sample["label"], strict=True))
+def _write_reviews(path: Path, source: str, rows: int, characters: int | None = None) -> None:
+    frames = ReviewsDataset(source=source, train_split="train", test_split=None).load()["train"].chunks()
+    found = [pair for frame in frames for pair in zip(frame["text"], frame["label"], strict=True)]
+    random.Random(0).shuffle(found)  # many sources are sorted by label
+    pairs = itertools.cycle(found)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])

@@ -17,6 +17,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from results import publish
 
@@ -164,7 +165,7 @@ def main() -> None:
     options.add_argument("--fuzz", type=int, default=10_000, help="malformed requests")
     chosen = options.parse_args()
     sides = ReviewsDataset(source=chosen.reviews, train_split="train", test_split="test").load()
-    drawn = sides.get("test", sides["train"]).sample(_TEXTS, random_state=0)["text"]
+    drawn = pd.concat(sides.get("test", sides["train"]).chunks()).sample(_TEXTS, random_state=0)["text"]
     texts: dict[str, float | None] = dict.fromkeys(drawn)
     rows, notes = [], []
 

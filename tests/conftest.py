@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
 from kedro.io import CatalogProtocol
 
+from review_sentiment.chunks import ChunkedTable, RawTable
 from review_sentiment.runs.manifest import flatten
 from review_sentiment.runs.session import RunSession
 
@@ -62,6 +63,17 @@ def make_corpus(rows: int, seed: int = 0) -> pd.DataFrame:
         texts.append(" ".join(words))
     styles = [draw.choice(["plain", "direct"]) for _ in labels]
     return pd.DataFrame({"text": texts, "label": labels, "style": styles})
+
+
+def in_chunks(frame: pd.DataFrame, rows: int = 3) -> RawTable:
+    """A table as a dataset of reviews gives it, some rows at a time."""
+    starts = range(0, max(len(frame), 1), rows)
+    return RawTable([("reviews.csv", lambda: (frame.iloc[start : start + rows] for start in starts))])
+
+
+def whole(table: RawTable | ChunkedTable) -> pd.DataFrame:
+    """All rows of a table at once."""
+    return pd.concat(table.chunks(), ignore_index=True)
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,6 @@ from kedro.config import OmegaConfigLoader
 from review_sentiment.cli import _message_for_user, run
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
-from review_sentiment.datasets.files import ParquetDataset
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.datasets.versions import choose_versions
@@ -46,7 +45,7 @@ from review_sentiment.schemas import check_reviews_table
 from review_sentiment.scoring.confidence import Threshold
 from review_sentiment.scoring.scorer import Scorer
 from review_sentiment.text import clean_text, parse_label, row_id_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, whole
 
 logger = logging.getLogger(__name__)
 
@@ -257,19 +256,19 @@ def reviews_are_checked_or_refused(place: Place, given_file: tuple[str, bytes]) 
     with told():
         raw = ReviewsDataset(source=str(path), train_split="train", test_split=None).load()
         checked, counts = apply_contract(raw, DATA)
-        check_reviews_table(checked)
-        dataset = ParquetDataset(filepath=str(folder / "checked.parquet"))
-        dataset.save(checked)
-    loaded, ours = dataset.load(), ["row_id", "text", "label", "label_id", "side", "source_row"]
+        dataset = ChunkedParquetDataset(filepath=str(folder / "checked.parquet"))
+        dataset.save(check_reviews_table(checked))
+    read, checked = whole(raw["train"]), whole(checked)
+    loaded, ours = whole(dataset.load()), ["row_id", "text", "label", "label_id", "side", "source_row"]
     pd.testing.assert_frame_equal(loaded[ours], checked[ours], check_dtype=False)
     assert list(loaded) == list(checked)
     assert loaded.isna().equals(checked.isna())  # of further columns: missing is None or NaN, as the file has it
-    assert counts["rows_read"] == len(raw["train"]) == sum(counts[name] for name in COUNTS)
+    assert counts["rows_read"] == len(read) == sum(counts[name] for name in COUNTS)
     assert checked["row_id"].is_unique
     assert set(checked["label"]) == {"negative", "positive"}
     assert [DATA.label_names[label_id] for label_id in checked["label_id"]] == list(checked["label"])
     for text, label, row_id, source_row in checked[["text", "label", "row_id", "source_row"]].itertuples(index=False):
-        source = raw["train"].iloc[source_row - 1]
+        source = read.iloc[source_row - 1]
         assert text == clean_text(source["text"])
         assert label == DATA.label_names[parse_label(source["label"], DATA.label_names)]
         assert row_id == row_id_of(text)
@@ -281,7 +280,7 @@ def whole_tables_are_read_as_they_were_written(place: Place, table_and_kind: tup
     path = place.clear() / f"reviews{kind}"
     path.write_bytes(WRITERS[kind](table))
     with told():
-        read = ReviewsDataset(source=str(path), train_split="train", test_split=None).load()["train"]
+        read = whole(ReviewsDataset(source=str(path), train_split="train", test_split=None).load()["train"])
         new = pd.concat(NewReviewsDataset(source=str(path)).load().chunks())
     assert list(new["text"]) == list(table["text"])
     assert len(read) == len(table["text"])
@@ -663,4 +662,7 @@ def test_ten_megabytes_in_one_line(place):
             with soon():
                 raw = ReviewsDataset(source=str(path), train_split="train", test_split=None).load()
                 checked, _ = apply_contract(raw, DATA)
-            assert checked["text"].str.len().tolist() == [len("word & \u00e9 ") * 400_000 - 1, len("a dull film")]
+            assert whole(checked)["text"].str.len().tolist() == [
+                len("word & \u00e9 ") * 400_000 - 1,
+                len("a dull film"),
+            ]

@@ -5,7 +5,7 @@ Letters: N reviews, S symbols.
 
 import hashlib
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,9 @@ def measure_texts(encoder: EncoderTokenizer, texts: Sequence[str], ids: Sequence
     ).round(_DECIMALS)
 
 
-def take_fingerprint(encoder: EncoderTokenizer, rows: pd.DataFrame, test_row_ids: Sequence[str]) -> dict[str, Any]:
+def take_fingerprint(
+    encoder: EncoderTokenizer, chunks: Iterable[pd.DataFrame], test_row_ids: Iterable[str]
+) -> dict[str, Any]:
     """Describe training reviews by numbers that tell no text.
 
     A review's neighboring characters and tokens are compared with those of all others, itself left out, as a new
@@ -68,7 +70,7 @@ def take_fingerprint(encoder: EncoderTokenizer, rows: pd.DataFrame, test_row_ids
 
     Args:
         encoder: The tokenizer.
-        rows: Training rows with `row_id` and `text`.
+        chunks: Training rows with `row_id` and `text`, some at a time.
         test_row_ids: Names of the test rows, by which the predictions of the same splits are known again.
 
     Returns:
@@ -77,8 +79,12 @@ def take_fingerprint(encoder: EncoderTokenizer, rows: pd.DataFrame, test_row_ids
         first x 2^32 + second, ascending), and `reviews`, columns of at most 5,000 rows: `words`, `tokens`,
         `unknown_share`, `character_surprise` and `common_pairs` as `compare_texts` says.
     """
-    # Names are hashes, so their order is random, and the same whatever the order of the rows.
-    texts = rows.sort_values("row_id")["text"].iloc[:_MOST_ROWS].tolist()
+    count, kept = 0, pd.DataFrame({"row_id": [], "text": []}, dtype=object)
+    for chunk in chunks:
+        count += len(chunk)
+        # Names are hashes, so their order is random, and the same whatever the order of the rows.
+        kept = pd.concat([kept, chunk[["row_id", "text"]]]).sort_values("row_id").iloc[:_MOST_ROWS]
+    texts = kept["text"].tolist()
     ids = token_ids(encoder, texts)
     characters = character_pairs(texts)
     row, pair = _token_pairs(ids)
@@ -89,7 +95,7 @@ def take_fingerprint(encoder: EncoderTokenizer, rows: pd.DataFrame, test_row_ids
         common_pairs=_row_means(row, reviews_with.loc[pair].to_numpy() > least, len(texts)),
     )
     return {
-        "rows": len(rows),
+        "rows": count,
         "tokenizer": {"name": encoder.name, "hash": encoder.fingerprint()},
         "test_rows": hash_names(test_row_ids),
         "character_pairs": characters.sum(axis=0).tolist(),
@@ -164,7 +170,7 @@ def kind_shares(pairs: np.ndarray) -> dict[str, float]:
     return {name: float(count / max(sum(kinds.values()), 1)) for name, count in kinds.items()}
 
 
-def hash_names(row_ids: Sequence[str]) -> str:
+def hash_names(row_ids: Iterable[str]) -> str:
     """Hash a set of row names, in any order: 32 hexadecimal digits.
 
     Args:

@@ -1,12 +1,16 @@
-"""The terminal: the end of a run (headline, verdict, where the report lies), and the tables of the commands."""
+"""The terminal: how far a work is, the end of a run (headline, verdict, report), and the tables of the commands."""
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import rich
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -45,6 +49,25 @@ def open_console() -> Console:
     """A console for tables, as wide as the terminal; a pipe has no width, so a file gets room enough."""
     fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if fixed else _WIDTH_OF_A_PIPE, highlight=False, markup=False)
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far a long work is, until it is done.
+
+    Args:
+        what: Is being done, as "Scoring".
+        total: Rows that it is done to; None if nobody knows yet.
+
+    Yields:
+        What to call with the number of rows that are done.
+    """
+    columns = (
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed •"),
+        TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=rich.get_console(), transient=True) as bar:
+        yield partial(bar.advance, bar.add_task("", total=total))
 
 
 def make_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

@@ -4,13 +4,16 @@ import hashlib
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 # A tag starts with a letter right after the bracket, so "<3" and "a < b" stay.
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+# Control characters and lone surrogates are not text; those that are white space are folded later.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]+")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_SPACE = re.compile(r"\s+")
 
 
 def clean_text(text: str) -> str:
@@ -31,11 +34,10 @@ def clean_text(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if not text.isprintable():
-        # Control characters and lone surrogates are not text; white space is, and the last line folds it.
-        text = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cs"))
+        text = _CONTROL.sub("", text)
     if not text.isascii():  # after the above, which may have stood between a letter and its accent
         text = unicodedata.normalize("NFC", text)
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
@@ -72,3 +74,28 @@ def row_id_of(text: str) -> str:
         16 hexadecimal digits: the first half of the text's 128-bit BLAKE2b hash.
     """
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:16]
+
+
+def row_keys(row_ids: Iterable[str]) -> np.ndarray:
+    """Turn names of reviews into numbers, which take 8 bytes each and have the same order.
+
+    Args:
+        row_ids: N names, as `row_id_of` gives them.
+
+    Returns:
+        Numbers, uint64, shape (N,).
+    """
+    return np.frombuffer(bytes.fromhex("".join(row_ids)), dtype=">u8").astype(np.uint64)
+
+
+def names_of_keys(keys: np.ndarray) -> list[str]:
+    """Turn numbers of reviews back into their names.
+
+    Args:
+        keys: As `row_keys` gives them, shape (N,).
+
+    Returns:
+        N names of 16 hexadecimal digits.
+    """
+    digits = keys.astype(">u8").tobytes().hex()
+    return [digits[start : start + 16] for start in range(0, len(digits), 16)]

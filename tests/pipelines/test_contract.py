@@ -4,7 +4,12 @@ import pytest
 from review_sentiment.errors import UserError
 from review_sentiment.params import DataParams
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
-from tests.conftest import make_corpus
+from tests.conftest import in_chunks, make_corpus, whole
+
+
+def check(sides: dict[str, pd.DataFrame], params: DataParams) -> tuple[pd.DataFrame, dict[str, int | bool]]:
+    table, counts = apply_contract({side: in_chunks(frame) for side, frame in sides.items()}, params)
+    return whole(table), counts
 
 
 def settings(**changes: object) -> DataParams:
@@ -22,7 +27,7 @@ def test_what_can_be_mended_is_mended_and_counted():
     test = pd.DataFrame({"text": ["shared", "nice", "poor", "sad"], "label": [1, 1, 0, 0], "year": [1, 2, 3, 4]})
     before = train.copy()
 
-    table, counts = apply_contract({"train": train, "test": test}, settings(empty_texts="drop"))
+    table, counts = check({"train": train, "test": test}, settings(empty_texts="drop"))
     assert counts == {
         "rows_read": 13,
         "texts_cleaned": 2,
@@ -49,7 +54,7 @@ def test_what_can_be_mended_is_mended_and_counted():
 def test_extra_columns_are_kept_under_names_of_their_own():
     frame = make_corpus(20).rename(columns={"text": "review", "style": "label_id"}).assign(text=[1, "a"] * 10)
 
-    table, _ = apply_contract({"train": frame}, settings(text_column="review"))
+    table, _ = check({"train": frame}, settings(text_column="review"))
     assert table["source_text"].tolist() == ["1", "a"] * 10
     assert set(table["source_label_id"]) == {"plain", "direct"}
 
@@ -57,10 +62,10 @@ def test_extra_columns_are_kept_under_names_of_their_own():
 def test_more_than_two_classes():
     frame = pd.DataFrame({"text": list("abcdef"), "label": ["bad", "ok", "good"] * 2})
 
-    table, _ = apply_contract({"train": frame}, settings(label_names=("bad", "ok", "good")))
+    table, _ = check({"train": frame}, settings(label_names=("bad", "ok", "good")))
     assert table["label_id"].tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_test_side_without_usable_rows_is_a_fault():
     with pytest.raises(UserError, match="0 usable rows on the test side"):
-        apply_contract({"train": make_corpus(20), "test": make_corpus(20).iloc[:0]}, settings())
+        check({"train": make_corpus(20), "test": make_corpus(20).iloc[:0]}, settings())

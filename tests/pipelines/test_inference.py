@@ -83,11 +83,11 @@ def test_confidence_is_chosen_on_validation_and_checked_on_test(trained):
 
 
 def test_files_larger_than_a_chunk_come_out_row_for_row(trained, monkeypatch):
-    from review_sentiment.datasets import chunks, new_reviews
+    from review_sentiment.datasets import chunks, sources
     from review_sentiment.pipelines.inference import scoring
 
     whole = scored(trained, "reviews.csv")
-    monkeypatch.setattr(new_reviews, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(sources, "CHUNK_ROWS", 7)
     monkeypatch.setattr(scoring, "CHUNK_ROWS", 7)
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 9)
 

@@ -256,7 +256,7 @@ def reference(encoder):
     texts = make_corpus(300)["text"]
     train = pd.DataFrame({"row_id": texts.map(row_id_of), "text": texts})
     predictions = scored(texts, seed=1).assign(row_id=train["row_id"])
-    fingerprint = json.loads(json.dumps(take_fingerprint(encoder, train, train["row_id"].tolist())))
+    fingerprint = json.loads(json.dumps(take_fingerprint(encoder, [train], train["row_id"].tolist())))
     run_info = {"versions_read": {"predictions": "A", "training_fingerprint": "A"}}
     return build_reference(fingerprint, predictions, run_info)
 

@@ -3,7 +3,7 @@ import pytest
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import SubsetParams
-from review_sentiment.pipelines.data_engineering.subset import draw_splits
+from review_sentiment.pipelines.data_engineering import subset
 
 
 def settings(**changes: object) -> SubsetParams:
@@ -21,6 +21,12 @@ def table(negative: int = 40, positive: int = 20, test: int = 0) -> pd.DataFrame
             "side": ["train"] * (negative + positive) + ["test"] * test,
         }
     )
+
+
+def draw_splits(rows: pd.DataFrame, params: SubsetParams) -> dict[str, pd.DataFrame]:
+    """The drawn rows, of a table that comes in chunks."""
+    drawn = subset.draw_splits((rows.iloc[start : start + 7] for start in range(0, len(rows), 7)), params)
+    return {name: rows.iloc[places] for name, places in drawn.items()}
 
 
 def ids(splits: dict[str, pd.DataFrame], name: str) -> set[str]:
@@ -69,3 +75,6 @@ def test_validation_from_test_is_the_test_rows():
 def test_asking_for_too_much_says_how_many_there_are():
     with pytest.raises(UserError, match=r"only 44 are left \(negative 32, positive 12\), enough for 24"):
         draw_splits(table(), settings(train_rows=40))
+    for rows in (4, "all"):
+        with pytest.raises(UserError, match=r"train_rows asks for \w+ rows \(balanced\), but only 0 are left"):
+            draw_splits(table(30, 30), settings(test_rows=40, validation_rows=20, train_rows=rows))

@@ -88,10 +88,9 @@ def _check_reviews(story: Mapping[str, Any], env: str | None, parameters: dict[s
     if "data_engineering" not in story["pipelines"] and "__default__" not in story["pipelines"]:
         return
     catalog = KedroSession.create(env=env, runtime_params=parameters).load_context().catalog
-    catalog["reviews_checked"] = MemoryDataset()
+    catalog["reviews_checked"] = MemoryDataset(copy_mode="assign")
     SequentialRunner().run(pipelines["data_engineering"].only_nodes("check_reviews"), catalog)
-    reviews = catalog.load("reviews_checked")
-    if data_fingerprint(reviews["row_id"], reviews["label"]) != story["data_fingerprint"]:
+    if data_fingerprint(catalog.load("reviews_checked").chunks()) != story["data_fingerprint"]:
         raise UserError(
             f"the reviews in {story['parameters']['reviews']} are not those of the run {story['run']} any more, so it"
             " can't be repeated; `kedro runs show` tells its command, to train on the new ones"

@@ -39,7 +39,10 @@ class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]
             raise DatasetError(f"{path} is missing")
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-        return ChunkedTable(schema, rows, lambda: pq.ParquetFile(path).iter_batches(batch_size=CHUNK_ROWS))
+        # Read ahead, as pyarrow does unless told not to, every part would stay in memory until the last was read.
+        return ChunkedTable(
+            schema, rows, lambda: pq.ParquetFile(path, pre_buffer=False).iter_batches(batch_size=CHUNK_ROWS)
+        )
 
     def save(self, data: ChunkedTable) -> None:
         """Write all chunks, or nothing."""

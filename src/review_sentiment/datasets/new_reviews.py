@@ -1,35 +1,50 @@
-"""Read reviews without labels from one file of any size, some rows at a time."""
+"""Read reviews without labels from files of any size, some rows at a time."""
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
-from review_sentiment.datasets.paths import find_local
-from review_sentiment.datasets.reviews import JSON_LINES, SEPARATORS, fields_counted, json_rows, told
+from review_sentiment.chunks import ChunkedTable
+from review_sentiment.datasets.sources import (
+    JSON_LINES,
+    SEPARATORS,
+    SourceFile,
+    csv_frames,
+    fields_counted,
+    find_files,
+    in_chunks,
+    is_address,
+    json_rows,
+    parquet_batches,
+    parquet_shape,
+    text_lines,
+    told,
+)
 from review_sentiment.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_KINDS = "a .csv, .tsv, .jsonl, .ndjson, .parquet or .txt file (one review a line)"
+_TAKES = (
+    "a .csv, .tsv, .jsonl, .ndjson, .parquet or .txt file (one review a line), a pattern of such (new/*.csv), or either"
+    " in a store (s3://…)"
+)
+_AS_WRITTEN: dict[str, Any] = {"dtype": str, "keep_default_na": False}
 
 
 class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
-    """A file of reviews to score.
+    """Files of reviews to score.
 
-    A file of text is read through once when it is opened, so that a broken line near its end is told before hours of
-    work, and again when its rows are asked for.
+    Files of text are read through once when they are opened, so that a broken line near the end is told before hours of
+    work, and again when their rows are asked for.
 
     Args:
-        source: The file; relative paths count from the working directory, then from the project. None if the user has
-            named none.
+        source: A file, a pattern of files, or an address of either; relative paths count from the working directory,
+            then from the project. None if the user has named none.
         metadata: Left for plugins, Kedro-Viz above all.
     """
 
@@ -38,23 +53,22 @@ class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
         self._source = source
 
     def load(self) -> ChunkedTable:
-        """Open the file.
+        """Open the files.
 
         Returns:
-            Its columns as they are: those of a CSV as text, exactly as written; a .txt file has one column, `text`.
+            Their columns as they are: those of a CSV as text, exactly as written; a .txt file has one column, `text`.
 
         Raises:
-            UserError: There is no such file, or it is empty, broken or of an unknown kind.
+            UserError: There is no such file, or one is empty, broken, of an unknown kind, or unlike the others.
         """
         if self._source is None:
-            raise UserError(f'name the reviews to score: --params "new_reviews=FILE" takes {_KINDS}')
-        path = find_local(self._source)
-        if path is None or not path.is_file():
-            raise UserError(f"there is no file '{self._source}': `new_reviews` takes {_KINDS}")
-        with told(path):
-            table = _open(path)
+            raise UserError(f'name the reviews to score: --params "new_reviews=FILE" takes {_TAKES}')
+        files = find_files(self._source)
+        if not files:
+            raise UserError(f"there is no file '{self._source}': `new_reviews` takes {_TAKES}")
+        table = _open(files)
         if table.rows == 0:
-            raise UserError(f"{path} holds no reviews")
+            raise UserError(f"{files[0].name} holds no reviews")
         return table
 
     def save(self, data: NoReturn) -> NoReturn:
@@ -62,12 +76,12 @@ class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
         raise DatasetError("new reviews are read-only")
 
     def preview(self, nrows: int = 5) -> TablePreview:
-        """Show the first rows in Kedro-Viz.
+        """Show the first rows in Kedro-Viz; none of what is not on this machine: viewing must not download.
 
         Args:
             nrows: How many.
         """
-        if self._source is None:
+        if self._source is None or is_address(self._source):
             return TablePreview({"columns": [], "index": [], "data": []})
         return TablePreview(next(self.load().chunks()).head(nrows).astype(str).to_dict(orient="split"))
 
@@ -75,75 +89,75 @@ class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
         return {"source": self._source}
 
 
-def _open(path: Path) -> ChunkedTable:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
-        return ChunkedTable(schema, rows, lambda: _parquet_batches(path))
-    if suffix in JSON_LINES:
-        schema, rows = _json_schema(json_rows(path))
-        return ChunkedTable(schema, rows, lambda: _json_batches(path, schema))
-    if suffix == ".txt":
-        schema = pa.schema([("text", pa.string())])
-        return ChunkedTable(schema, sum(1 for _ in _lines(path)), lambda: _text_batches(path, schema))
-    if suffix in SEPARATORS:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty: it needs a header and at least one review")
-        head, rows = None, 0
-        with fields_counted(path):
-            for frame in _csv_frames(path):
-                head, rows = frame.columns, rows + len(frame)
-        schema = pa.schema([(name, pa.string()) for name in (head if head is not None else [])])
-        return ChunkedTable(schema, rows, lambda: _csv_batches(path, schema))
-    raise UserError(f"{path}: unknown kind of file '{suffix}'; `new_reviews` takes {_KINDS}")
+def _open(files: list[SourceFile]) -> ChunkedTable:
+    kinds = [_kind_of(file) for file in files]
+    if len(set(kinds)) > 1:
+        raise UserError(f"{files[0].name} and others with it are files of several kinds: score each kind apart")
+    if kinds[0] == "json":
+        schema, rows = _json_schema(chain.from_iterable(map(json_rows, files)))
+        return ChunkedTable(schema, rows, lambda: chain.from_iterable(_json_batches(file, schema) for file in files))
+    measure, read = {
+        "csv": (_csv_shape, _csv_batches),
+        "parquet": (parquet_shape, _parquet_batches),
+        "text": (_text_shape, _text_batches),
+    }[kinds[0]]
+    rows, schema = 0, None
+    for file in files:
+        with told(file):
+            found, count = measure(file)
+        schema, rows = schema or found, rows + count
+        if not found.equals(schema):
+            raise UserError(f"{file.name} has other columns than {files[0].name}, or of other types: score it apart")
+    return ChunkedTable(schema, rows, lambda: chain.from_iterable(read(file, schema) for file in files))
 
 
-def _parquet_batches(path: Path) -> "Iterator[pa.RecordBatch]":
-    import pyarrow.parquet as pq
-
-    # Only its end was read when it was opened: damage further up shows here.
-    with told(path), pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=CHUNK_ROWS):
-            batch.validate(full=True)
-            yield batch
-
-
-def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
-    with pd.read_csv(
-        path, sep=SEPARATORS[path.suffix.lower()], encoding="utf-8-sig", dtype=str, keep_default_na=False,
-        index_col=False, chunksize=CHUNK_ROWS,
-    ) as frames:  # fmt: skip
-        yield from frames
+def _kind_of(file: SourceFile) -> str:
+    kinds = {
+        ".parquet": "parquet",
+        ".txt": "text",
+        **dict.fromkeys(SEPARATORS, "csv"),
+        **dict.fromkeys(JSON_LINES, "json"),
+    }
+    if file.suffix not in kinds:
+        raise UserError(f"{file.name}: unknown kind of file '{file.suffix}'; `new_reviews` takes {_TAKES}")
+    return kinds[file.suffix]
 
 
-def _csv_batches(path: Path, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+def _csv_shape(file: SourceFile) -> "tuple[pa.Schema, int]":
     import pyarrow as pa
 
-    for frame in _csv_frames(path):
+    if file.size == 0:
+        raise UserError(f"{file.name} is empty: it needs a header and at least one review")
+    head, rows = [], 0
+    with fields_counted(file):
+        for frame in csv_frames(file, **_AS_WRITTEN):
+            head, rows = list(frame), rows + len(frame)
+    return pa.schema([(name, pa.string()) for name in head]), rows
+
+
+def _csv_batches(file: SourceFile, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+
+    for frame in csv_frames(file, **_AS_WRITTEN):
         yield pa.RecordBatch.from_pandas(frame, schema=schema, preserve_index=False)
 
 
-def _in_chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
-    rest = iter(rows)
-    while chunk := list(islice(rest, CHUNK_ROWS)):
-        yield chunk
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for line in lines:
-            yield line.removesuffix("\n")
-
-
-def _text_batches(path: Path, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+def _text_shape(file: SourceFile) -> "tuple[pa.Schema, int]":
     import pyarrow as pa
 
-    for lines in _in_chunks(_lines(path)):
+    return pa.schema([("text", pa.string())]), sum(1 for _ in text_lines(file))
+
+
+def _text_batches(file: SourceFile, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+
+    for lines in in_chunks(text_lines(file)):
         yield pa.RecordBatch.from_arrays([pa.array(lines, pa.string())], schema=schema)
+
+
+def _parquet_batches(file: SourceFile, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+    # Names and types are the same in all files, but what pandas notes beside them may differ.
+    return (batch.replace_schema_metadata(schema.metadata) for batch in parquet_batches(file))
 
 
 def _json_schema(rows: Iterable[dict[str, Any]]) -> "tuple[pa.Schema, int]":
@@ -171,10 +185,10 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _json_batches(path: Path, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+def _json_batches(file: SourceFile, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
     import pyarrow as pa
 
-    for rows in _in_chunks(json_rows(path)):
+    for rows in in_chunks(json_rows(file)):
         columns = [
             pa.array([_as_text(row.get(field.name)) for row in rows] if field.type == pa.string()
                      else [row.get(field.name) for row in rows], field.type)

@@ -23,7 +23,7 @@ def find_local(name: str) -> Path | None:
     """
     try:
         given = Path(name).expanduser()
-        return next((path for path in (given, _project() / given, _CARRIED / given) if path.exists()), None)
+        return next((path for path in (given, project_folder() / given, _CARRIED / given) if path.exists()), None)
     except (OSError, RuntimeError):  # longer than the system takes, not to be looked at, or the home of nobody
         return None
 
@@ -31,10 +31,11 @@ def find_local(name: str) -> Path | None:
 def carried_conf() -> Path | None:
     """The configuration that the wheel carries, where the working directory's project has none of its own."""
     carried = _CARRIED / "conf"
-    return carried if carried.is_dir() and not (_project() / "conf").is_dir() else None
+    return carried if carried.is_dir() and not (project_folder() / "conf").is_dir() else None
 
 
-def _project() -> Path:
+def project_folder() -> Path:
+    """The folder of the project that the working directory is in, else the working directory."""
     return find_kedro_project(Path.cwd()) or Path.cwd()
 
 

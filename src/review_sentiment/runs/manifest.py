@@ -10,7 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 import review_sentiment
+from review_sentiment.chunks import CHUNK_ROWS
+from review_sentiment.text import names_of_keys, row_keys
 
 _LIBRARIES = (
     "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
@@ -88,18 +93,28 @@ def join_manifests(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
     }
 
 
-def data_fingerprint(row_ids: Iterable[str], labels: Iterable[str]) -> str:
+def data_fingerprint(reviews: Iterable[pd.DataFrame]) -> str:
     """Know a set of reviews again, in whatever order.
 
     Args:
-        row_ids: Of all usable reviews; each is a hash of its text.
-        labels: Class names, of the same rows.
+        reviews: All usable reviews, in chunks with `row_id`, a hash of the text, and `label`, a class name.
 
     Returns:
         32 hexadecimal digits.
     """
-    rows = sorted(f"{row_id}:{label}" for row_id, label in zip(row_ids, labels, strict=True))
-    return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
+    keys, codes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
+    names: dict[str, int] = {}
+    for chunk in reviews:
+        keys.append(row_keys(chunk["row_id"]))
+        codes.append(np.array([names.setdefault(name, len(names)) for name in chunk["label"]], dtype=np.int32))
+    all_keys, all_codes, labels = np.concatenate(keys), np.concatenate(codes), list(names)
+    digest = hashlib.blake2b(digest_size=16)
+    separator = ""
+    for rows in np.array_split(np.argsort(all_keys), len(all_keys) // CHUNK_ROWS + 1):
+        lines = zip(names_of_keys(all_keys[rows]), all_codes[rows].tolist(), strict=True)
+        digest.update((separator + "\n".join(f"{row_id}:{labels[code]}" for row_id, code in lines)).encode())
+        separator = "\n"
+    return digest.hexdigest()
 
 
 def source_sha256() -> str:

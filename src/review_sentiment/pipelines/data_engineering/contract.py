@@ -1,26 +1,27 @@
-"""The data contract: what reviews must be like, what is mended, and what stops the run."""
+"""The data contract: what reviews must be like, what is mended, and what stops the run.
+
+The reviews are read twice, a chunk at a time: once to find all faults and to choose rows by numbers alone, and once to
+give the chosen rows.
+"""
 
 import logging
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
+from review_sentiment.chunks import ChunkedTable, RawTable
 from review_sentiment.errors import UserError, fault_list
 from review_sentiment.params import DataParams
-from review_sentiment.text import clean_text, parse_label, row_id_of
+from review_sentiment.pipelines.data_engineering.further_columns import OURS, FurtherColumns, one_type
+from review_sentiment.pipelines.data_engineering.repeats import find_repeats
+from review_sentiment.pipelines.data_engineering.survey import SHOWN, Fault, Survey, read_rows, survey_side
+from review_sentiment.text import row_id_of
 
 logger = logging.getLogger(__name__)
 
-_OURS = ("row_id", "text", "label", "label_id", "side", "source_row")
-_FOR_THE_CHECK = ("_cleaned", "_label_found")
 
-
-def apply_contract(
-    reviews: Mapping[str, pd.DataFrame], params: DataParams
-) -> tuple[pd.DataFrame, dict[str, int | bool]]:
+def apply_contract(reviews: Mapping[str, RawTable], params: DataParams) -> tuple[ChunkedTable, dict[str, int | bool]]:
     """Check labelled reviews, mend what can be mended, and count it.
 
     Args:
@@ -35,130 +36,144 @@ def apply_contract(
     Raises:
         UserError: Something can't be mended; the message lists all faults.
     """
-    _check_columns(reviews, params)
-    table = pd.concat([_read_side(side, frame, params) for side, frame in reviews.items()], ignore_index=True)
-    faults = [*_label_faults(table, params), *_text_faults(table, params)]
-    if faults:
-        raise UserError(fault_list("The reviews can't be used", faults))
-    counts: dict[str, int | bool] = {
-        "rows_read": len(table),
-        "texts_cleaned": int(table["_cleaned"].sum()),
-        "sorted_by_label": any(_is_sorted(side["label_id"]) for _, side in table.groupby("side")),
-    }
-    table = table.drop(columns=list(_FOR_THE_CHECK))
-    table = _drop(table, table["text"] == "", "empty_dropped", counts)
-    table["row_id"] = [row_id_of(text) for text in table["text"]]
-    labels_of_text = table.groupby("row_id")["label_id"].transform("nunique")
-    table = _drop(table, labels_of_text > 1, "two_labels_dropped", counts)
-    table = _drop(table, table.duplicated(["side", "row_id"]), "duplicates_dropped", counts)
-    in_test = table["row_id"].isin(table.loc[table["side"] == "test", "row_id"])
-    table = _drop(table, in_test & (table["side"] == "train"), "in_both_sides_dropped", counts)
-    faults = _size_faults(table, reviews, params)
-    if faults:
-        raise UserError(fault_list("The reviews can't be used", faults))
-    counts["rows_kept"] = len(table)
+    found = {side: survey_side(table, params) for side, table in reviews.items()}
+    _refuse(_column_faults(found, params))
+    _refuse([*_label_faults(found, params), *_text_faults(found, params)])
+    kept, counts = _choose_rows(found)
+    _refuse(_size_faults(found, kept, params))
     _log_counts(counts)
-    return table[[*_OURS, *(column for column in table if column not in _OURS)]].reset_index(drop=True), counts
+    types: dict[str, pa.DataType] = {}
+    for survey in found.values():
+        types |= {name: one_type(types.get(name, kind), kind) for name, kind in survey.further.types.items()}
+    schema = pa.schema([*OURS.items(), *types.items()])
+    further = {side: survey.further for side, survey in found.items()}
+    return ChunkedTable(
+        schema, counts["rows_kept"], lambda: _read_kept(reviews, kept, further, types, schema, params)
+    ), counts
 
 
-def _check_columns(reviews: Mapping[str, pd.DataFrame], params: DataParams) -> None:
+def _choose_rows(found: Mapping[str, Survey]) -> tuple[dict[str, np.ndarray], dict[str, int | bool]]:
+    """Which rows of each side are usable, and how many are not for what reason."""
+    keys, label_ids, empty = (
+        np.concatenate([getattr(survey, name) for survey in found.values()]) for name in ("keys", "label_ids", "empty")
+    )
+    in_test = np.repeat([side == "test" for side in found], [survey.rows for survey in found.values()])
+    repeats = find_repeats(keys[~empty], label_ids[~empty], in_test[~empty])
+    kept = ~empty
+    kept[kept] = ~(repeats.two_labels | repeats.again | repeats.in_both_sides)
+    counts = {
+        "rows_read": len(keys),
+        "texts_cleaned": sum(survey.cleaned for survey in found.values()),
+        "sorted_by_label": any(_is_sorted(survey.label_ids) for survey in found.values()),
+        "empty_dropped": int(empty.sum()),
+        "two_labels_dropped": int(repeats.two_labels.sum()),
+        "duplicates_dropped": int(repeats.again.sum()),
+        "in_both_sides_dropped": int(repeats.in_both_sides.sum()),
+        "rows_kept": int(kept.sum()),
+    }
+    ends = np.cumsum([survey.rows for survey in found.values()])
+    return dict(zip(found, np.split(kept, ends[:-1]), strict=True)), counts
+
+
+def _read_kept(
+    reviews: Mapping[str, RawTable],
+    kept: Mapping[str, np.ndarray],
+    further: Mapping[str, FurtherColumns],
+    types: dict[str, pa.DataType],
+    schema: pa.Schema,
+    params: DataParams,
+) -> Iterator[pa.RecordBatch]:
+    names = np.array(params.label_names, dtype=object)
+    for side, table in reviews.items():
+        start = 0
+        for frame in table.chunks():
+            end = start + len(frame)
+            rows = np.flatnonzero(kept[side][start:end])
+            chosen = frame.iloc[rows]
+            texts, label_ids = read_rows(chosen, params)
+            ours = {
+                "row_id": [row_id_of(text or "") for text in texts],
+                "text": texts,
+                "label": names[label_ids],
+                "label_id": label_ids,
+                "side": [side] * len(chosen),
+                "source_row": start + 1 + rows,
+            }
+            arrays = [pa.array(values, OURS[name]) for name, values in ours.items()]
+            yield pa.RecordBatch.from_arrays([*arrays, *further[side].take(chosen, types).values()], schema=schema)
+            start = end
+        if start != len(kept[side]):
+            raise UserError("the reviews changed while they were read: run again when nothing writes them any more")
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise UserError(fault_list("The reviews can't be used", list(faults)))
+
+
+def _column_faults(found: Mapping[str, Survey], params: DataParams) -> list[str]:
     faults = [
         f"two columns are named '{name}' on the {side} side: rename or drop one"
-        for side, frame in reviews.items()
-        for name in frame.columns[frame.columns.duplicated()].unique()
+        for side, survey in found.items()
+        for name in survey.repeated
     ]
-    faults += [
-        f"there is no column '{name}' ({side} side has: {', '.join(map(str, frame))}): name it with"
+    return faults + [
+        f"there is no column '{name}' ({side} side has: {', '.join(map(str, survey.columns))}): name it with"
         f" --params data.{key}=COLUMN"
-        for side, frame in reviews.items()
+        for side, survey in found.items()
         for key, name in (("text_column", params.text_column), ("label_column", params.label_column))
-        if name not in frame
+        if survey.columns and name not in survey.columns
     ]
-    if faults:
-        raise UserError(fault_list("The reviews can't be used", faults))
 
 
-def _read_side(side: str, frame: pd.DataFrame, params: DataParams) -> pd.DataFrame:
-    """One side in our columns; texts that are not text become None, labels that name no class -1."""
-    raw = frame[params.text_column]
-    texts = [clean_text(value) if isinstance(value, str) else _missing_or_none(value) for value in raw]
-    label_ids = [parse_label(value, params.label_names) for value in frame[params.label_column]]
-    ours = pd.DataFrame(
-        {
-            "text": pd.array(texts, dtype="object"),
-            "label": [params.label_names[label_id] if label_id is not None else None for label_id in label_ids],
-            "label_id": np.array([-1 if label_id is None else label_id for label_id in label_ids], dtype=np.int64),
-            "side": side,
-            "source_row": np.arange(1, len(frame) + 1),
-            "_cleaned": [isinstance(value, str) and text != value for text, value in zip(texts, raw, strict=True)],
-            "_label_found": [str(value) for value in frame[params.label_column]],
-        }
-    )
-    extras = frame.drop(columns=[params.text_column, params.label_column]).reset_index(drop=True)
-    names: list[str] = []
-    for name in map(str, extras):
-        while name in (*_OURS, *_FOR_THE_CHECK, *names):
-            name = f"source_{name}"
-        names.append(name)
-    extras.columns = names
-    return pd.concat([ours, extras.apply(_one_type)], axis=1)
+def _rows(faults: Mapping[str, Fault]) -> str:
+    """Name rows that have a fault, by side: where several have it, with the side's name."""
+    sides = [side for side, fault in faults.items() if fault.rows]
+    names = [f"{side} {name}" if len(sides) > 1 else name for side in sides for name in faults[side].first]
+    total = sum(fault.rows for fault in faults.values())
+    return f"row{'s' if total > 1 else ''} {', '.join(names[:SHOWN])}{', …' if total > SHOWN else ''}"
 
 
-def _missing_or_none(value: Any) -> str | None:
-    """A missing value is an empty text; a number or anything else is no text."""
-    is_nan = isinstance(value, float) and math.isnan(value)
-    return "" if value is None or value is pd.NA or is_nan else None
+def _share(faults: Mapping[str, Fault], found: Mapping[str, Survey]) -> str:
+    faulty, rows = (sum(side.rows for side in sides.values()) for sides in (faults, found))
+    return f"{faulty:,} of {rows:,}"
 
 
-def _one_type(column: pd.Series) -> pd.Series:
-    """Extra columns go into Parquet and Arrow, which hold one type a column; a mixed one becomes text."""
-    mixed = column.dtype == object and pd.api.types.infer_dtype(column, skipna=True).startswith("mixed")
-    return column.map(str, na_action="ignore") if mixed else column
-
-
-def _rows(table: pd.DataFrame, limit: int = 5) -> str:
-    """Name rows as a user finds them: counted from 1, without the header."""
-    several_sides = table["side"].nunique() > 1
-    first = table.head(limit)
-    names = first["side"] + " " + first["source_row"].map(str) if several_sides else first["source_row"].map(str)
-    return f"row{'s' if len(table) > 1 else ''} {', '.join(names)}{', …' if len(table) > limit else ''}"
-
-
-def _label_faults(table: pd.DataFrame, params: DataParams) -> list[str]:
-    unknown = table[table["label_id"] < 0]
-    if unknown.empty:
+def _label_faults(found: Mapping[str, Survey], params: DataParams) -> list[str]:
+    faults = {side: survey.no_class for side, survey in found.items()}
+    if not any(fault.rows for fault in faults.values()):
         return []
-    found = ", ".join(f"'{value}'" for value in unknown["_label_found"].unique()[:5])
+    labels = dict.fromkeys(label for survey in found.values() for label in survey.labels)
+    values = ", ".join(f"'{label}'" for label in list(labels)[:SHOWN])
     ids = ", ".join(f"{index} or {name}" for index, name in enumerate(params.label_names))
     return [
-        f"{len(unknown):,} of {len(table):,} labels name no class ({_rows(unknown)}; found {found}): expected {ids};"
+        f"{_share(faults, found)} labels name no class ({_rows(faults)}; found {values}): expected {ids};"
         " name your classes in the order of their numbers with --params data.label_names=FIRST/SECOND"
     ]
 
 
-def _text_faults(table: pd.DataFrame, params: DataParams) -> list[str]:
-    faults = []
-    no_text = table[table["text"].isna()]
-    if not no_text.empty:
-        faults.append(
-            f"{len(no_text):,} of {len(table):,} values in column '{params.text_column}' are not text"
-            f" ({_rows(no_text)}): name the column that holds the reviews with --params data.text_column=COLUMN"
+def _text_faults(found: Mapping[str, Survey], params: DataParams) -> list[str]:
+    told = []
+    faults = {side: survey.not_text for side, survey in found.items()}
+    if any(fault.rows for fault in faults.values()):
+        told.append(
+            f"{_share(faults, found)} values in column '{params.text_column}' are not text"
+            f" ({_rows(faults)}): name the column that holds the reviews with --params data.text_column=COLUMN"
         )
-    empty = table[table["text"] == ""]
-    if not empty.empty and params.empty_texts == "stop":
-        faults.append(
-            f"{len(empty):,} of {len(table):,} reviews have no text, or nothing but HTML ({_rows(empty)}): fill them in"
+    faults = {side: survey.without_text for side, survey in found.items()}
+    if any(fault.rows for fault in faults.values()) and params.empty_texts == "stop":
+        told.append(
+            f"{_share(faults, found)} reviews have no text, or nothing but HTML ({_rows(faults)}): fill them in"
             " or delete them, or leave them out with --params data.empty_texts=drop"
         )
-    return faults
+    return told
 
 
-def _size_faults(table: pd.DataFrame, sides: Iterable[str], params: DataParams) -> list[str]:
+def _size_faults(found: Mapping[str, Survey], kept: Mapping[str, np.ndarray], params: DataParams) -> list[str]:
     faults = []
-    for side in sides:
-        sizes = table.loc[table["side"] == side, "label"].value_counts()
-        for name in params.label_names:
-            rows = sizes.get(name, 0)
+    for side, survey in found.items():
+        sizes = np.bincount(survey.label_ids[kept[side]], minlength=len(params.label_names))
+        for name, rows in zip(params.label_names, sizes.tolist(), strict=True):
             if rows < params.min_rows_per_class:
                 faults.append(
                     f"class '{name}' has {rows} usable {'row' if rows == 1 else 'rows'} on the {side} side, and"
@@ -167,13 +182,9 @@ def _size_faults(table: pd.DataFrame, sides: Iterable[str], params: DataParams) 
     return faults
 
 
-def _is_sorted(label_ids: pd.Series) -> bool:
-    return label_ids.nunique() > 1 and (label_ids.is_monotonic_increasing or label_ids.is_monotonic_decreasing)
-
-
-def _drop(table: pd.DataFrame, mask: pd.Series, name: str, counts: dict[str, int | bool]) -> pd.DataFrame:
-    counts[name] = int(mask.sum())
-    return table[~mask].copy()
+def _is_sorted(label_ids: np.ndarray) -> bool:
+    steps = np.diff(label_ids)
+    return bool((steps != 0).any() and ((steps >= 0).all() or (steps <= 0).all()))
 
 
 def _log_counts(counts: Mapping[str, int | bool]) -> None:

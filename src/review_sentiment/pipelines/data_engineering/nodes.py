@@ -1,18 +1,16 @@
 """Nodes of data engineering: from raw reviews to token ids."""
 
-import hashlib
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from review_sentiment.chunks import ChunkedTable, DrawnRows, RawTable, stream_rows
 from review_sentiment.fingerprint import take_fingerprint
-from review_sentiment.model.tokens import EncoderTokenizer, check_length, encode_texts
+from review_sentiment.model.tokens import EncoderTokenizer, check_length
 from review_sentiment.params import DataParams, SubsetParams, TokenizeParams
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.data_engineering.profile import describe_data
 from review_sentiment.pipelines.data_engineering.subset import draw_splits
+from review_sentiment.pipelines.data_engineering.tokenizing import tokenize_rows, tokens_fingerprint
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -23,8 +21,8 @@ else:
 logger = logging.getLogger(__name__)
 
 
-def check_reviews(reviews: dict[str, pd.DataFrame], data: DataParams) -> tuple[pd.DataFrame, dict[str, int | bool]]:
-    """Apply the data contract.
+def check_reviews(reviews: dict[str, RawTable], data: DataParams) -> tuple[ChunkedTable, dict[str, int | bool]]:
+    """Apply the data contract; the checked rows are read while they are being saved, a chunk at a time.
 
     Args:
         reviews: Raw tables by side, `train` and maybe `test`.
@@ -36,8 +34,8 @@ def check_reviews(reviews: dict[str, pd.DataFrame], data: DataParams) -> tuple[p
     return apply_contract(reviews, data)
 
 
-def select_subset(reviews_checked: pd.DataFrame, subset: SubsetParams) -> DatasetDict:
-    """Draw the three splits.
+def select_subset(reviews_checked: ChunkedTable, subset: SubsetParams) -> dict[str, DrawnRows]:
+    """Draw the three splits; the drawn rows are read while they are being saved.
 
     Args:
         reviews_checked: The checked reviews.
@@ -46,17 +44,16 @@ def select_subset(reviews_checked: pd.DataFrame, subset: SubsetParams) -> Datase
     Returns:
         `train`, `validation` and `test` rows with all columns but `side`.
     """
-    from datasets import Dataset, DatasetDict
-
-    splits = draw_splits(reviews_checked, subset)
-    logger.info("Drew %s reviews", ", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()))
-    return DatasetDict({name: Dataset.from_pandas(rows, preserve_index=False) for name, rows in splits.items()})
+    splits = draw_splits(reviews_checked.chunks(), subset)
+    logger.info("Drew %s reviews", ", ".join(f"{len(places):,} {name}" for name, places in splits.items()))
+    table = reviews_checked.drop("side")
+    return {name: DrawnRows(table, places) for name, places in splits.items()}
 
 
 def tokenize(
     splits: DatasetDict, tokenizer: EncoderTokenizer, tokenized_before: DatasetDict | None, tokenize: TokenizeParams
-) -> DatasetDict:
-    """Turn the splits into token ids once, or take the last run's where nothing changed.
+) -> dict[str, ChunkedTable]:
+    """Turn the splits into token ids while they are being saved, or take the last run's where nothing changed.
 
     Args:
         splits: The three splits.
@@ -67,42 +64,22 @@ def tokenize(
     Returns:
         For each split `row_id`, `label_id`, `input_ids`, `length` (tokens seen) and `tokens_total`.
     """
-    from datasets import DatasetDict
-
     check_length(tokenizer, tokenize)
-    tokenized = DatasetDict()
+    tokenized = {}
     for name, rows in splits.items():
         limit = tokenize.max_tokens if name == "train" else tokenize.scoring_max_tokens
-        parts = [
-            tokenizer.fingerprint(),
-            tokenize.model_dump_json(),
-            str(limit),
-            *rows["row_id"],
-            *map(str, rows["label_id"]),
-        ]
-        fingerprint = hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        fingerprint = tokens_fingerprint(rows, tokenizer, limit, tokenize)
         before = (tokenized_before or {}).get(name)
         if before is not None and before.info.description == fingerprint:
             logger.info("The %s split is as it was: its tokens are taken from the run before", name)
-            tokenized[name] = before
-            continue
-        tokenized[name] = rows.map(
-            partial(encode_texts, tokenizer, max_tokens=limit, params=tokenize),
-            input_columns="text",
-            batched=True,
-            remove_columns=[column for column in rows.column_names if column not in ("row_id", "label_id")],
-            # Kept out of the version folder of `splits`, where map would put its cache file.
-            keep_in_memory=True,
-            new_fingerprint=fingerprint,
-            desc=f"Tokenizing {name}",
-        )
-        # The description is what a saved dataset keeps; its own fingerprint changes with saving.
-        tokenized[name].info.description = fingerprint
+            tokenized[name] = stream_rows(before)
+        else:
+            tokenized[name] = tokenize_rows(stream_rows(rows), tokenizer, limit, tokenize, fingerprint)
     return tokenized
 
 
 def profile_data(
-    contract_counts: dict[str, int | bool], reviews_checked: pd.DataFrame, splits: DatasetDict, tokenized: DatasetDict
+    contract_counts: dict[str, int | bool], reviews_checked: ChunkedTable, splits: DatasetDict, tokenized: DatasetDict
 ) -> dict[str, Any]:
     """Describe the data as they go into training.
 
@@ -129,5 +106,4 @@ def fingerprint_training(splits: DatasetDict, tokenizer: EncoderTokenizer) -> di
     Returns:
         `rows`, `tokenizer`, `test_rows`, `character_pairs`, `token_pairs` and `reviews`: numbers only, no text.
     """
-    train = splits["train"].select_columns(["row_id", "text"]).to_pandas()
-    return take_fingerprint(tokenizer, train, splits["test"]["row_id"][:])
+    return take_fingerprint(tokenizer, stream_rows(splits["train"]).chunks(), splits["test"]["row_id"][:])

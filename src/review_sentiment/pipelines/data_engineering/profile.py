@@ -1,17 +1,18 @@
 """Figures that describe the data of a run."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from review_sentiment.chunks import ChunkedTable, stream_rows
 from review_sentiment.runs.manifest import data_fingerprint
 
 
 def describe_data(
     contract_counts: Mapping[str, int | bool],
-    reviews: pd.DataFrame,
+    reviews: ChunkedTable,
     splits: Mapping[str, Any],
     tokenized: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -30,19 +31,23 @@ def describe_data(
     """
     return {
         "contract": dict(contract_counts),
-        "fingerprint": data_fingerprint(reviews["row_id"], reviews["label"]),
+        "fingerprint": data_fingerprint(reviews.chunks()),
         "splits": {name: _describe_split(splits[name], tokenized[name]) for name in splits},
     }
 
 
 def _describe_split(rows: Any, tokens: Any) -> dict[str, Any]:
-    labels = pd.Series(rows["label"])
-    words = np.array([text.count(" ") + 1 for text in rows["text"]])
-    seen, total = np.array(tokens["length"]), np.array(tokens["tokens_total"])
+    labels: Counter[str] = Counter()
+    words = []
+    for chunk in stream_rows(rows).chunks():
+        labels.update(chunk["label"])
+        words.append(np.array([text.count(" ") + 1 for text in chunk["text"]], dtype=np.int32))
+    lengths = tokens.select_columns(["length", "tokens_total"]).with_format("arrow")[:]
+    seen, total = lengths["length"].to_numpy(), lengths["tokens_total"].to_numpy()
     return {
-        "rows": len(labels),
-        "class_shares": labels.value_counts(normalize=True).sort_index().to_dict(),
-        "words": _quantiles(words),
+        "rows": labels.total(),
+        "class_shares": {name: count / labels.total() for name, count in sorted(labels.items())},
+        "words": _quantiles(np.concatenate(words)),
         "tokens": _quantiles(total),
         "texts_truncated": float((seen < total).mean()),
         "tokens_cut": float(1 - seen.sum() / total.sum()),

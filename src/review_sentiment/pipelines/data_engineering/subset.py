@@ -1,6 +1,11 @@
-"""Draw train, validation and test rows: seeded, balanced, and the same rows whatever the order of the file."""
+"""Draw train, validation and test rows: seeded, balanced, and the same rows whatever the order of the file.
+
+Letters: N reviews.
+"""
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,40 +14,48 @@ from review_sentiment.errors import UserError
 from review_sentiment.params import Rows, SubsetParams
 
 
-def draw_splits(table: pd.DataFrame, params: SubsetParams) -> dict[str, pd.DataFrame]:
+def draw_splits(reviews: Iterable[pd.DataFrame], params: SubsetParams) -> dict[str, np.ndarray]:
     """Cut checked reviews into three splits that share no text.
 
     Test rows come from the test side where there is one, else from the training side, before anything else is cut, so
     that they stay the same when the other sizes change.
 
     Args:
-        table: The checked reviews.
+        reviews: The checked reviews, in chunks with `row_id`, `label`, `label_id` and `side`.
         params: The block `subset`.
 
     Returns:
-        Rows of `train`, `validation` and `test`, each in random order. With `validation_from: test`, validation and
-        test are the same rows.
+        Numbers of the rows of `train`, `validation` and `test`, from 0, int64, each in random order. With
+        `validation_from: test`, validation and test are the same rows.
 
     Raises:
         UserError: There are fewer rows than asked for; the message says how many there are.
     """
-    order = np.argsort([_draw_key(row_id, params.seed) for row_id in table["row_id"]], kind="stable")
-    shuffled = table.iloc[order]
-    train_side = shuffled[shuffled["side"] == "train"]
-    test_side = shuffled[shuffled["side"] == "test"]
-    has_test_side = not test_side.empty
-    test = _take(test_side if has_test_side else train_side, params.test_rows, "test_rows", params, not has_test_side)
-    train_side = train_side.drop(test.index, errors="ignore")
-    if params.validation_from == "test":
-        validation = test
+    draw, shuffled, in_test = _read_numbers(reviews, params)
+    train_side, test_side = shuffled[~in_test[shuffled]], shuffled[in_test[shuffled]]
+    has_test_side = len(test_side) > 0
+    if has_test_side:
+        test, _ = draw.take(test_side, "test_rows", leave_some=False)
     else:
-        validation = _take(train_side, params.validation_rows, "validation_rows", params, True)
-        train_side = train_side.drop(validation.index)
-    train = _take(train_side, params.train_rows, "train_rows", params, False)
-    return {
-        name: rows.drop(columns="side").reset_index(drop=True)
-        for name, rows in {"train": train, "validation": validation, "test": test}.items()
-    }
+        test, train_side = draw.take(train_side, "test_rows", leave_some=True)
+    validation = test
+    if params.validation_from == "train":
+        validation, train_side = draw.take(train_side, "validation_rows", leave_some=True)
+    train, _ = draw.take(train_side, "train_rows", leave_some=False)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _read_numbers(reviews: Iterable[pd.DataFrame], params: SubsetParams) -> "tuple[_Draw, np.ndarray, np.ndarray]":
+    """What to draw by, the numbers of all rows in random order, and which of them are on the test side."""
+    keys, label_ids, in_test = [np.zeros(0, ">u8")], [np.zeros(0, np.int32)], [np.zeros(0, np.bool_)]
+    names: dict[int, str] = {}
+    for chunk in reviews:
+        keys.append(np.frombuffer(b"".join(_draw_key(row_id, params.seed) for row_id in chunk["row_id"]), ">u8"))
+        label_ids.append(chunk["label_id"].to_numpy(np.int32))
+        in_test.append((chunk["side"] == "test").to_numpy(np.bool_))
+        names |= dict(zip(chunk["label_id"], chunk["label"], strict=True))
+    shuffled = np.argsort(np.concatenate(keys).astype(np.uint64), kind="stable")
+    return _Draw(np.concatenate(label_ids), names, params), shuffled, np.concatenate(in_test)
 
 
 def _draw_key(row_id: str, seed: int) -> bytes:
@@ -50,33 +63,49 @@ def _draw_key(row_id: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=8).digest()
 
 
-def _take(pool: pd.DataFrame, rows: Rows, name: str, params: SubsetParams, leave_some: bool) -> pd.DataFrame:
-    """First rows of a shuffled pool, by class, keeping the pool's order."""
-    if rows == "all":
-        if leave_some:
+@dataclass(frozen=True)
+class _Draw:
+    """Takes rows by their classes.
+
+    Attributes:
+        label_ids: Class of each row, shape (N,).
+        names: Of the classes.
+        params: The block `subset`.
+    """
+
+    label_ids: np.ndarray
+    names: Mapping[int, str]
+    params: SubsetParams
+
+    def take(self, pool: np.ndarray, name: str, leave_some: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The first rows of a shuffled pool, by class, and the rest of it, both in the pool's order."""
+        rows: Rows = getattr(self.params, name)
+        if rows == "all" and leave_some:
             raise UserError(
                 f"subset.{name} is 'all', but these rows and the training rows come from the same side: give a number"
                 f" below {len(pool):,}"
             )
-        wanted = pool["label_id"].value_counts()
-    else:
-        wanted = _rows_by_class(pool["label_id"], rows, params.sampling)
-    have = pool["label_id"].value_counts().reindex(wanted.index, fill_value=0)
-    if len(pool) == 0 or (wanted > have).any():
-        names = pool.drop_duplicates("label_id").set_index("label_id")["label"]
-        sizes = ", ".join(f"{names.get(label_id, label_id)} {count:,}" for label_id, count in have.items())
-        most = int(have.min()) * len(have) if params.sampling == "balanced" else len(pool)
-        raise UserError(
-            f"subset.{name} asks for {rows if rows == 'all' else format(rows, ',')} rows ({params.sampling}), but only"
-            f" {len(pool):,} are left ({sizes}), enough for {most:,}: lower it, or lower the other sizes in `subset`"
-        )
-    rank = pool.groupby("label_id").cumcount()
-    return pool[rank < pool["label_id"].map(wanted)]
+        labels = self.label_ids[pool]
+        have: pd.Series = pd.Series(labels).value_counts().sort_index()
+        wanted = have if rows == "all" or have.empty else _rows_by_class(have, rows, self.params.sampling)
+        if len(pool) == 0 or (wanted > have).any():
+            sizes = ", ".join(
+                f"{self.names[label_id]} {count:,}" for label_id, count in zip(have.index.tolist(), have, strict=True)
+            )
+            most = int(have.min()) * len(have) if self.params.sampling == "balanced" and len(have) else len(pool)
+            raise UserError(
+                f"subset.{name} asks for {rows if rows == 'all' else format(rows, ',')} rows ({self.params.sampling}),"
+                f" but only {len(pool):,} are left ({sizes}), enough for {most:,}: lower it, or lower the other sizes"
+                " in `subset`"
+            )
+        taken = np.zeros(len(pool), dtype=np.bool_)
+        for label_id, count in wanted.items():
+            taken[np.flatnonzero(labels == label_id)[:count]] = True
+        return pool[taken], pool[~taken]
 
 
-def _rows_by_class(label_id: pd.Series, rows: int, sampling: str) -> pd.Series:
+def _rows_by_class(counts: pd.Series, rows: int, sampling: str) -> pd.Series:
     """How many rows of each class make up `rows`; what does not divide goes to the largest remainders."""
-    counts = label_id.value_counts().sort_index()
     shares = counts / counts.sum() if sampling == "stratified" else pd.Series(1 / len(counts), index=counts.index)
     exact = shares * rows
     whole = exact.astype(int)

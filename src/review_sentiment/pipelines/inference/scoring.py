@@ -10,8 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import rich
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
 from review_sentiment.errors import UserError
@@ -19,6 +17,7 @@ from review_sentiment.pipelines.inference.cluster import score_on_ray
 from review_sentiment.scoring.columns import score_columns, score_fields
 from review_sentiment.scoring.confidence import check_on_test
 from review_sentiment.scoring.scorer import Scorer
+from review_sentiment.terminal import progress_bar
 
 # Rows that are scored together; enough that batches of similar length leave little padding.
 _STEP_ROWS = 1000
@@ -67,17 +66,12 @@ def _score(
         added = score_columns(scorer.score(step.column(text_column).to_pylist()), scorer.label_names)
         return pa.RecordBatch.from_arrays([*step.columns, *added], schema=schema)
 
-    columns = (
-        TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed •"),
-        TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=rich.get_console(), transient=True) as bar:
-        task = bar.add_task("", total=table.rows)
+    with progress_bar("Scoring", table.rows) as advance:
         steps = _steps(table)
         scored = map(score_step, steps) if workers == 1 else score_on_ray(score_step, steps, workers)
         waiting: list[pa.RecordBatch] = []
         for step in scored:
-            bar.advance(task, len(step))
+            advance(len(step))
             waiting.append(step)
             if sum(map(len, waiting)) >= CHUNK_ROWS:
                 yield pa.concat_batches(waiting)

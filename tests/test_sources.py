@@ -1,0 +1,141 @@
+"""Reviews in many files, in stores, and in tables larger than a chunk."""
+
+import fsspec
+import pandas as pd
+import pytest
+from kedro.io import DatasetError
+
+from review_sentiment.datasets import sources
+from review_sentiment.datasets.new_reviews import NewReviewsDataset
+from review_sentiment.datasets.reviews import ReviewsDataset
+from review_sentiment.errors import UserError
+from tests.conftest import make_corpus, whole
+
+
+def read(source: object) -> pd.DataFrame:
+    return whole(ReviewsDataset(source=str(source), train_split="train", test_split=None).load()["train"])
+
+
+@pytest.fixture
+def store():
+    """A store that is no disk, emptied afterwards."""
+    memory = fsspec.filesystem("memory")
+    yield memory
+    memory.store.clear()
+
+
+def write_parts(corpus: pd.DataFrame, folder: str, store: fsspec.AbstractFileSystem) -> None:
+    """The corpus in three files of three kinds, beside one that holds no reviews."""
+    store.pipe(f"{folder}/a.csv", corpus[:60].to_csv(index=False).encode())
+    store.pipe(f"{folder}/b.jsonl", corpus[60:100].to_json(orient="records", lines=True).encode())
+    store.pipe(f"{folder}/c.parquet", corpus[100:].to_parquet(index=False))
+    store.pipe(f"{folder}/README.md", b"Parts.")
+
+
+def test_a_run_reads_many_files_as_one_table(project, corpus, store):
+    project.run("data_engineering")
+    expected = whole(project.load("reviews_checked"))
+    write_parts(corpus, str(project.folder / "parts"), fsspec.filesystem("file", auto_mkdir=True))
+
+    project.run("data_engineering", reviews="parts/[abc].*")
+    pd.testing.assert_frame_equal(whole(project.load("reviews_checked")), expected)
+    splits, tokens = project.load("splits"), project.load("tokenized")
+    for name in splits:
+        assert splits[name]["row_id"][:] == tokens[name]["row_id"][:]
+
+
+def test_a_store_is_read_by_its_address(corpus, store):
+    write_parts(corpus, "/bucket/parts", store)
+
+    for source in ("memory://bucket/parts", "memory://bucket/parts/[abc].*"):
+        pd.testing.assert_frame_equal(read(source), corpus, check_dtype=False)
+    new = NewReviewsDataset(source="memory://bucket/parts/c.parquet").load()
+    assert whole(new)["text"].tolist() == corpus["text"][100:].tolist()
+    assert ReviewsDataset(source="memory://bucket", train_split="train", test_split=None).content_sha256() is None
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("memory://nowhere/*.csv", r"there is no file 'memory://nowhere/\*.csv'"),
+        ("parts/*.csv", r"there is no file 'parts/\*.csv'"),
+        ("s3://bucket/*.csv", "can't be read yet: Install s3fs .*pip install"),
+        ("nowhere://bucket/a.csv", "can't be read: Protocol not known: nowhere"),
+        ("zip://a.csv::b.zip", "chains protocols"),
+        ("memory://mixed/*", "mixed/b.doc: unknown kind of file '.doc'"),
+        ("memory://empty/*", "empty/b.csv is empty"),
+        ("memory://latin/*", "latin/b.csv, line 3: not valid UTF-8"),
+    ],
+)
+def test_what_cannot_be_read_is_told(source, message, store):
+    for folder, name, content in (
+        ("mixed", "b.doc", b"x"),
+        ("empty", "b.csv", b""),
+        ("latin", "b.csv", b"text\na\nb\xf6\n"),
+    ):
+        store.pipe(f"/{folder}/a.csv", b"text,label\na,1\n")
+        store.pipe(f"/{folder}/{name}", content)
+
+    with pytest.raises(DatasetError, match=message):
+        read(source)
+    with pytest.raises(DatasetError):
+        NewReviewsDataset(source=source).load()
+
+
+def test_a_fault_in_one_of_many_files_is_named_with_the_file(project):
+    (project.folder / "parts").mkdir()
+    for name in ("a", "b", "c"):
+        table = make_corpus(20, seed=ord(name))
+        table.loc[table.index[3:], "label"] = "maybe" if name == "b" else "positive"
+        table.to_csv(project.folder / f"parts/{name}.csv", index=False)
+
+    with pytest.raises(UserError, match=r"17 of 60 labels name no class \(rows 4 of parts/b.csv, 5 of parts/b.csv,"):
+        project.run("data_engineering", reviews="parts/*.csv")
+
+
+def test_a_column_has_one_type_whatever_the_chunks(tmp_path, monkeypatch):
+    table = pd.DataFrame(
+        {
+            "text": ["1", "2", "3", "4", "a", "6", "7"],
+            "whole": range(7),
+            "code": ["007", "1", "2", "3", "4", "5", "x"],
+            "gaps": ["1", "2", "", "", "5", "6", "7"],
+            "late": ["1", "2", "3", "4", "5", "6", "0.5"],
+            "flag": ["True", "False", "True", "", "True", "True", "True"],
+            "none": [""] * 7,
+            "large": ["1", "2", "3", str(2**63), "5", "6", "7"],
+        }
+    )
+    table.to_csv(tmp_path / "a.csv", index=False)
+    monkeypatch.setattr(sources, "CHUNK_ROWS", 2)
+
+    found = read(tmp_path / "a.csv")
+    assert {name: str(kind) for name, kind in found.dtypes.items()} == {
+        "text": "str", "whole": "int64", "code": "str", "gaps": "float64", "late": "float64", "flag": "boolean",
+        "none": "float64", "large": "str",
+    }  # fmt: skip
+    assert found["code"].tolist() == table["code"].tolist()
+    assert found["gaps"].isna().tolist() == [False, False, True, True, False, False, False]
+    assert found["flag"].isna().sum() == 1
+
+
+def test_new_reviews_of_several_files_must_be_alike(tmp_path):
+    make_corpus(6).to_csv(tmp_path / "a.csv", index=False)
+    make_corpus(8, seed=1).to_csv(tmp_path / "b.csv", index=False)
+    table = NewReviewsDataset(source=str(tmp_path / "*.csv")).load()
+    assert (table.rows, len(whole(table)), table.columns) == (14, 14, ["text", "label", "style"])
+
+    (tmp_path / "c.csv").write_text("text\nfine\n")
+    with pytest.raises(DatasetError, match=r"c.csv has other columns than .*a.csv"):
+        NewReviewsDataset(source=str(tmp_path / "*.csv")).load()
+    (tmp_path / "d.jsonl").write_text('{"text": "fine"}\n')
+    with pytest.raises(DatasetError, match="files of several kinds"):
+        NewReviewsDataset(source=str(tmp_path / "*")).load()
+
+
+def test_the_content_of_many_files_is_known_again(tmp_path):
+    dataset = ReviewsDataset(source=str(tmp_path / "*.csv"), train_split="train", test_split=None)
+    make_corpus(6).to_csv(tmp_path / "a.csv", index=False)
+    one = dataset.content_sha256()
+    make_corpus(6, seed=1).to_csv(tmp_path / "b.csv", index=False)
+    assert one != dataset.content_sha256() == dataset.content_sha256()
