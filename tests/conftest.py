@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import rich
 from click.testing import CliRunner, Result
-from kedro.framework.startup import bootstrap_project
+from kedro.framework.project import configure_project
 from kedro.io import CatalogProtocol
 
 from review_sentiment.chunks import ChunkedTable, RawTable
@@ -24,6 +24,9 @@ from review_sentiment.runs.session import RunSession
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A hub that can't be reached fails at once instead of after its retries; read when datasets is loaded.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Kedro looks for this library anew for every parameter of every run, in all folders: a fifth of a second a run.
+sys.modules.setdefault("ibis", None)
 
 ROOT = Path(__file__).parent.parent
 GOOD = ("lovely", "superb", "moving", "funny", "brilliant")
@@ -74,6 +77,12 @@ def in_chunks(frame: pd.DataFrame, rows: int = 3) -> RawTable:
 def whole(table: RawTable | ChunkedTable) -> pd.DataFrame:
     """All rows of a table at once."""
     return pd.concat(table.chunks(), ignore_index=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def configured() -> None:
+    """Kedro's settings and pipelines, which are the same in every project that a test lays out."""
+    configure_project("review_sentiment")
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +199,6 @@ def new_project(folder: Path, encoder: Path, corpus: pd.DataFrame) -> Project:
 def project(tmp_path: Path, tiny_encoder: Path, corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = new_project(tmp_path / "project", tiny_encoder, corpus)
     monkeypatch.chdir(made.folder)
-    bootstrap_project(made.folder)
     return made
 
 
@@ -200,6 +208,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, corpus
     made = new_project(tmp_path_factory.mktemp("trained") / "project", tiny_encoder, corpus)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
-        bootstrap_project(made.folder)
         made.first = made.run(*UP_TO_MODELING)
         yield made

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 from kedro.validation.type_extractor import TypeExtractor
 
 from review_sentiment import params
@@ -19,7 +18,6 @@ SOURCE = ROOT / "src" / "review_sentiment"
 @pytest.fixture
 def shipped(monkeypatch):
     monkeypatch.chdir(ROOT)
-    bootstrap_project(ROOT)
 
 
 @pytest.mark.parametrize("env", [None, "imdb", "reference", "full"])

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from kedro.framework.cli.cli import KedroCLI
-from kedro.framework.startup import bootstrap_project
 
 from review_sentiment.cli import cli
 from review_sentiment.params import parse_parameters
@@ -25,7 +24,7 @@ from tests.conftest import ROOT, TINY, make_corpus, new_project
 
 PAGES = [ROOT / "README.md", ROOT / "notebooks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Commands that are not this project's; what is said of them is for their own manuals.
-OTHERS = {"curl", "docker", "export", "hf", "jupyter", "mkdocs", "pytest", "uv"}
+OTHERS = {"curl", "docker", "export", "hf", "jupyter", "mkdocs", "pytest", "ray", "uv"}
 
 # Run in this order, with RUN and NAME filled in.
 TRIED = (
@@ -159,7 +158,6 @@ def readers(tmp_path_factory, tiny_encoder, corpus):
 
 def test_the_cheap_commands_do_what_the_pages_say(readers, monkeypatch):
     monkeypatch.chdir(readers.folder)
-    bootstrap_project(readers.folder)
     written = [
         line.partition("  #")[0].rstrip()
         for page in PAGES

@@ -649,6 +649,7 @@ def test_thousands_of(place, check):
     assert outcomes.total() >= MANY / 2
 
 
+@pytest.mark.slow
 def test_ten_megabytes_in_one_line(place):
     text = "<b>word</b> &amp; e\u0301 " * 400_000
     table = {"text": [text, "a dull film"], "label": ["positive", "negative"]}

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 from rich.console import Console
 
 from review_sentiment.datasets.files import ParquetDataset
@@ -54,7 +53,6 @@ def finished(tmp_path_factory, tiny_encoder, corpus):
     made = new_project(tmp_path_factory.mktemp("finished") / "project", tiny_encoder, corpus)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
-        bootstrap_project(made.folder)
         made.version = made.run()
         names = ("evaluation", "diagnosis", "readiness", "metrics", "data_profile")
         made.results = {name: made.load(name) for name in names}
@@ -67,7 +65,6 @@ def finished(tmp_path_factory, tiny_encoder, corpus):
 @pytest.fixture
 def reported(finished, monkeypatch):
     monkeypatch.chdir(finished.folder)
-    bootstrap_project(finished.folder)
     return finished
 
 

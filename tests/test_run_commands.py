@@ -30,12 +30,9 @@ def call(*arguments: str, fails: bool = False) -> str:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_encoder, corpus):
     """A good run with the label `good`, a bad one, a report on the good one, and a run that failed at once."""
-    from kedro.framework.startup import bootstrap_project
-
     project = new_project(tmp_path_factory.mktemp("made") / "project", tiny_encoder, corpus)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
-        bootstrap_project(project.folder)
         project.good = project.run(
             report={"slice_columns": ["style", "shop"]}, data={"label_names": "negative/positive"}
         )

@@ -30,15 +30,6 @@ from review_sentiment.terminal import show_results
 logger = logging.getLogger(__name__)
 
 
-class ParameterHooks:
-    """Kedro checks the blocks of the pipelines that run; a misspelt block or run-time parameter would pass unseen."""
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Check every parameter, known or not."""
-        parse_parameters(context.config_loader["parameters"])
-
-
 class RescueHooks:
     """Saves the classifier that a node had when training diverged, apart from those of complete runs."""
 
@@ -107,7 +98,10 @@ class ManifestHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep the effective parameters, and the configuration that says where runs lie."""
+        """Check every parameter, and keep them with the configuration that says where runs lie.
+
+        Kedro checks the blocks of the pipelines that run; a misspelt block or run-time parameter would pass unseen.
+        """
         self._parameters = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
         self._context = context
 

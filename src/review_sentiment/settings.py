@@ -9,7 +9,6 @@ from review_sentiment.datasets.paths import carried_conf  # noqa: E402
 from review_sentiment.hooks import (  # noqa: E402
     CheckpointHooks,
     ManifestHooks,
-    ParameterHooks,
     RescueHooks,
     ResultHooks,
 )
@@ -21,7 +20,7 @@ SESSION_CLASS = RunSession
 # Telemetry is off by `.telemetry` already, but where the package runs outside the project there is none; and there
 # Kedro-Viz finds no place for its counters, and warns of that at each run.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",) if _carried is None else ("kedro-telemetry", "kedro-viz")
-HOOKS = (ParameterHooks(), ManifestHooks(), RescueHooks(), CheckpointHooks(), ResultHooks())
+HOOKS = (ManifestHooks(), RescueHooks(), CheckpointHooks(), ResultHooks())
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -57,7 +57,9 @@ def test_shuffled_labels_are_called_chance(project):
     assert "labels that do not fit the texts" in found["chance"]["causes"][-3]
 
 
-@pytest.mark.parametrize("logging_steps", [5, 20])  # 13 steps an epoch: a logged row may cover more than one
+@pytest.mark.parametrize(
+    "logging_steps", [pytest.param(5, marks=pytest.mark.slow), 20]
+)  # 13 steps an epoch: a logged row may cover more than one
 def test_many_epochs_on_100_reviews_overfit_and_the_epoch_is_named(project, logging_steps):
     shuffle(make_corpus(200), 0.15).to_csv(project.folder / "reviews.csv", index=False)
 

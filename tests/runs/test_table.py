@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from kedro.framework.startup import bootstrap_project
 
 from review_sentiment.cli import cli
 from review_sentiment.datasets.ledger import LedgerDataset
@@ -46,7 +45,6 @@ def made(tmp_path_factory, tiny_encoder, corpus):
     runs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
-        bootstrap_project(project.folder)
         for rate in (1e-2, 1e-2, 1e-7):
             training = {"learning_rate": rate, "average_decay": 0}
             runs.append(project.run(training=training, subset={"train_rows": 60, "test_rows": 60}))
@@ -57,7 +55,6 @@ def made(tmp_path_factory, tiny_encoder, corpus):
 def three_runs(made, monkeypatch):
     """The same, worked on in their folder."""
     monkeypatch.chdir(made.project.folder)
-    bootstrap_project(made.project.folder)
     return made
 
 

@@ -220,14 +220,17 @@ def train(
             typical, padding = preview_batches(lengths, params, to_length)
             return collator([tokenized["train"][row] for row in workers.share(typical)]), padding
 
+        batch, padding = typical_batch(params)
         # All measure at once, since they may share a machine; what the first one finds counts for all. Measured again
         # by a resumed training, it could come out otherwise, and so would the weights.
         if resumed is None:
-            engine = workers.of_first(choose_engine(model, typical_batch(params)[0], params))
+            engine = workers.of_first(choose_engine(model, batch, params))
         else:
             engine = Engine(**resumed.state["engine"])
-        params = _with_sizes(params, engine)
-        batch, padding = typical_batch(params)
+        sized = _with_sizes(params, engine)
+        if sized != params:
+            params = sized
+            batch, padding = typical_batch(params)
         if resumed is None:
             pace = workers.of_first(measure_pace(model, batch, engine, params))
             plan = fit_plan(plan, *rows, pace, params, workers.of_first(time.perf_counter() - start))
