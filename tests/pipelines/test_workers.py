@@ -77,7 +77,8 @@ def job(project, raw, tmp_path):  # noqa: F811
     return arguments
 
 
-@pytest.mark.parametrize("group_by_length", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("group_by_length", [True, False])
 def test_three_workers_train_what_one_does(job, train_on_three, group_by_length):
     classifier, history = train(*job(**SHARED, group_by_length=group_by_length), Workers())
 
