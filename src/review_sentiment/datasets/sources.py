@@ -295,9 +295,16 @@ def parquet_batches(file: SourceFile) -> "Iterator[pa.RecordBatch]":
     # without a buffer, a whole one is read at once, and some programs write files of one.
     options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
     with told(file), file.open() as stream, pq.ParquetFile(stream, **options) as table:
+        rows = 0
         for batch in table.iter_batches(batch_size=CHUNK_ROWS):
             batch.validate(full=True)
+            rows += len(batch)
             yield batch
+        if rows != table.metadata.num_rows:
+            raise UserError(
+                f"{file.name} is damaged: it says that it has {table.metadata.num_rows:,} rows, and {rows:,} can be"
+                " read; write it anew"
+            )
 
 
 def in_chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
