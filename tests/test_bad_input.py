@@ -122,6 +122,7 @@ def test_all_faults_are_told_at_once(project):
         ("training.seed=99999999999", ["training.seed: input should be less than 4294967296, got 99999999999"]),
         ("training.threads=100000", ["training.threads: ", "got 100000"]),
         ("data.text_column=" + "x" * 5000, ["no column 'xxx", "xxx … xxx", "with --params data.text_column=COLUMN"]),
+        ("diagnosis=[]", ["has a list where conf/base has a block of names"]),
         ("reviews=/dev/zero", ["'/dev/zero' is neither a file nor a folder"]),
     ],
 )

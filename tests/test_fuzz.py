@@ -37,7 +37,7 @@ from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.datasets.versions import choose_versions
 from review_sentiment.model.tokens import encode_texts
-from review_sentiment.params import DataParams, TokenizeParams, parse_parameters
+from review_sentiment.params import DataParams, TokenizeParams, load_parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.inference.scoring import score_table
 from review_sentiment.runs.files import RunFiles
@@ -394,7 +394,7 @@ def the_command_line_is_understood_or_refused(place: Place, text: str) -> None:
             str(ROOT / "conf"), runtime_params=given, base_env="base", default_run_env="local",
             merge_strategy={"parameters": "soft"},
         )  # fmt: skip
-        parsed = parse_parameters(loader["parameters"])
+        parsed = load_parameters(loader)
         entries = loader["catalog"]
     assert entries["reviews"]["source"] == parsed.reviews
     assert "globals:encoder" in text or "oc.env" in text or parsed.encoder == entries["pretrained"]["encoder"]

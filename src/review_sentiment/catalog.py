@@ -7,7 +7,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.session import KedroSession
 
 from review_sentiment.errors import UserError
-from review_sentiment.params import parse_parameters
+from review_sentiment.params import load_parameters
 from review_sentiment.runs.files import RunFiles
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def open_scorer(context: KedroContext, wanted: str | None, batch_size: int | Non
     run = able[-1] if wanted is None else files.find(wanted, able)
     from review_sentiment.scoring.scorer import build_scorer
 
-    inference = parse_parameters(context.config_loader["parameters"]).inference
+    inference = load_parameters(context.config_loader).inference
     if batch_size is not None:
         inference = inference.model_copy(update={"batch_size": batch_size})
     return build_scorer(

@@ -19,7 +19,7 @@ from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
 from review_sentiment.errors import UserError
-from review_sentiment.params import parse_parameters
+from review_sentiment.params import load_parameters
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.locks import folder_held
 from review_sentiment.runs.manifest import describe_run, git_state, join_manifests, source_sha256
@@ -102,7 +102,7 @@ class ManifestHooks:
 
         Kedro checks the blocks of the pipelines that run; a misspelt block or run-time parameter would pass unseen.
         """
-        self._parameters = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
+        self._parameters = load_parameters(context.config_loader).model_dump(mode="json")
         self._context = context
 
     @hook_impl

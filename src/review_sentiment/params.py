@@ -35,6 +35,8 @@ def _name_of_run(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+# A bound on its length also makes pydantic refuse half a character, which no file could hold.
+Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as far as every library takes one
 
 
@@ -47,8 +49,8 @@ class Block(BaseModel):
 class DataParams(Block):
     """How to read the reviews: the YAML block `data`."""
 
-    text_column: str = Field(min_length=1, description="column that holds the review")
-    label_column: str = Field(min_length=1, description="column that holds the label")
+    text_column: Text = Field(description="column that holds the review")
+    label_column: Text = Field(description="column that holds the label")
     label_names: LabelNames = Field(min_length=2, description="class names; their order gives label_id 0, 1, …")
     empty_texts: Literal["stop", "drop"] = Field(description="what to do with rows without text")
     min_rows_per_class: PositiveInt = Field(description="fewest rows a class may have")
@@ -283,13 +285,13 @@ class ServingParams(Block):
 class Parameters(Block):
     """All parameters of a run, as they stand at the top level of the YAML."""
 
-    reviews: str = Field(min_length=1)
-    encoder: str = Field(min_length=1)
-    train_split: str = Field(min_length=1)
-    test_split: str | None
-    new_reviews: str | None
-    run: Annotated[str | None, BeforeValidator(_name_of_run)]
-    resume: Annotated[bool | str, BeforeValidator(_name_of_run)]
+    reviews: Text
+    encoder: Text
+    train_split: Text
+    test_split: Text | None
+    new_reviews: Text | None
+    run: Annotated[Text | None, BeforeValidator(_name_of_run)]
+    resume: Annotated[bool | Text, BeforeValidator(_name_of_run)]
     data: DataParams
     subset: SubsetParams
     tokenize: TokenizeParams
@@ -347,3 +349,25 @@ def parse_parameters(raw: Mapping[str, Any]) -> Parameters:
     except ValidationError as error:
         faults = list(dict.fromkeys(_describe(item) for item in error.errors()))
         raise UserError(fault_list("The parameters are not valid", faults)) from None
+
+
+def load_parameters(config: Mapping[str, Any]) -> Parameters:
+    """Merge and check a run's parameters.
+
+    Args:
+        config: Kedro's configuration loader.
+
+    Returns:
+        The typed parameters.
+
+    Raises:
+        UserError: As `parse_parameters`; or a list stands where there is a block of names, or the other way round.
+    """
+    try:
+        raw = config["parameters"]
+    except TypeError as error:  # OmegaConf 2.4 says only that two containers differ
+        raise UserError(
+            "The parameters can't be put together: --params or a file of the environment has a list where conf/base has"
+            " a block of names, or names where it has a list; give single values, such as training.epochs=2"
+        ) from error
+    return parse_parameters(raw)

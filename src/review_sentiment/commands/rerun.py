@@ -12,7 +12,7 @@ from rich.text import Text
 
 from review_sentiment.catalog import files_of
 from review_sentiment.errors import UserError
-from review_sentiment.params import parse_parameters
+from review_sentiment.params import load_parameters
 from review_sentiment.runs.manifest import data_fingerprint, flatten
 from review_sentiment.terminal import open_console
 
@@ -66,8 +66,8 @@ def _parameters_to_give(story: Mapping[str, Any], env: str | None) -> dict[str, 
     if engine is not None:
         recorded |= {f"training.{name}": engine[name] for name in ("precision", "threads", "attention")}
         recorded["training.device"] = "auto" if engine["device"] == "cuda" else engine["device"]
-    raw = KedroSession.create(env=env).load_context().config_loader["parameters"]
-    today = flatten(parse_parameters(raw).model_dump(mode="json"))
+    config = KedroSession.create(env=env).load_context().config_loader
+    today = flatten(load_parameters(config).model_dump(mode="json"))
     nested: dict[str, Any] = {}
     for name, value in recorded.items():
         if today.get(name, _MISSING) != value:

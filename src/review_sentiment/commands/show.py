@@ -11,7 +11,7 @@ from rich.text import Text
 from review_sentiment.catalog import files_of, open_context
 from review_sentiment.commands.runs import show_interval, show_size
 from review_sentiment.datasets.paths import show_path
-from review_sentiment.params import parse_parameters
+from review_sentiment.params import load_parameters
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.manifest import flatten
 from review_sentiment.runs.table import changed_parameters, newest_reports
@@ -28,7 +28,7 @@ def show_run(name: str) -> None:
         UserError: No run or several begin so.
     """
     context = open_context("base")  # with it parameters are those of conf/base, which the run's are compared with
-    base = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
+    base = load_parameters(context.config_loader).model_dump(mode="json")
     files = files_of(context)
     ledger = context.catalog.load("run_ledger")
     run = files.find(name, sorted({*files.runs(), *ledger["classifier_run"]}))

@@ -11,7 +11,7 @@ from kedro.framework.session import KedroSession
 from kedro.io import CatalogProtocol
 
 from review_sentiment.errors import UserError
-from review_sentiment.params import parse_parameters
+from review_sentiment.params import load_parameters
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.manifest import library_versions, source_sha256
 
@@ -62,7 +62,7 @@ def without_repetition(options: dict[str, Any]) -> dict[str, Any] | None:
         return options
     session = KedroSession.create(env=options["env"], conf_source=options["conf_source"], runtime_params=given)
     context = session.load_context()
-    parameters = parse_parameters(context.config_loader["parameters"]).model_dump(mode="json")
+    parameters = load_parameters(context.config_loader).model_dump(mode="json")
     files = RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
     run = _run_of(recipe_sha256(context.catalog, parameters), files)
     if run is None:

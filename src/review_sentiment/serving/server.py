@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.errors import UserError
-from review_sentiment.params import ServingParams, parse_parameters
+from review_sentiment.params import ServingParams, load_parameters
 from review_sentiment.scoring.confidence import accuracy_text, check_on_test
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
@@ -37,7 +37,7 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
     """
     with _bind(host, port) as listener:  # before the classifier is read: a taken port is told at once
         context = open_context()
-        limits = parse_parameters(context.config_loader["parameters"]).serving
+        limits = load_parameters(context.config_loader).serving
         scorer = open_scorer(context, run, limits.batch_size)
         on_test = check_on_test(context.catalog.load("predictions", version=scorer.run), scorer.threshold)
         scorer.score(["The first text takes longer than those after it."])
