@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 # What the reader of folders may take for tables: others of its kinds unpack archives, or read what only programs write.
 _FOLDER_KINDS = {"csv", "json", "parquet", "arrow", "text"}
+# What it made of one of these before, and finds again where the hub can't be reached.
+_CACHE_KIND = "cache"
 _KINDS = (
     "a .csv, .tsv, .jsonl, .ndjson or .parquet file, a pattern of such (parts/*.csv), either in a store (s3://…), a"
     " folder in the hub's layout, or a hub id (owner/name)"
@@ -139,7 +141,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
         try:
             # One code path for folders and the hub, so that tests on folders test the hub's.
             kind = type(load_dataset_builder(source)).__module__.rpartition(".")[2]
-            if kind not in _FOLDER_KINDS:
+            if kind not in {*_FOLDER_KINDS, _CACHE_KIND}:
                 raise ValueError(f"it holds {kind} data, and only {', '.join(sorted(_FOLDER_KINDS))} are read")
             splits = load_dataset(source)
         except Exception as error:
