@@ -13,32 +13,15 @@ from xml.etree import ElementTree
 
 import click
 import pytest
-import yaml
-from click.testing import CliRunner
 from kedro.framework.cli.cli import KedroCLI
 
-from review_sentiment.cli import cli
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipeline_registry import register_pipelines
-from tests.conftest import ROOT, TINY, make_corpus, new_project
+from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "notebooks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Commands that are not this project's; what is said of them is for their own manuals.
 OTHERS = {"curl", "docker", "export", "hf", "jupyter", "mkdocs", "pytest", "ray", "uv"}
-
-# Run in this order, with RUN and NAME filled in.
-TRIED = (
-    'kedro run --params "reviews=my_reviews.csv,data.text_column=review,data.label_column=sentiment"',
-    "kedro runs",
-    "kedro runs show RUN",
-    "kedro runs label RUN NAME",
-    'kedro predict "Two hours that I want back."',
-    "kedro predict < reviews.txt",
-    "kedro predict --json < reviews.txt",
-    'kedro run --pipelines inference --params "new_reviews=new.csv"',
-    "kedro run --pipelines monitoring",
-    "kedro runs clean",
-)
 
 
 def fenced(path: Path, language: str) -> list[str]:
@@ -138,57 +121,6 @@ def test_a_command_that_is_not_real_is_found(kedro, reference):
     for wrong in ("run --envv imdb", "run --pipelines training", "run --env nowhere", "run --params training.epoch=1"):
         with pytest.raises((click.UsageError, AssertionError, ValueError)):
             check_kedro(kedro, shlex.split(wrong), reference)
-
-
-@pytest.fixture(scope="module")
-def readers(tmp_path_factory, tiny_encoder, corpus):
-    """The project of somebody who follows the pages; what makes it tiny stands in `conf/local`."""
-    made = new_project(tmp_path_factory.mktemp("readers") / "project", tiny_encoder, corpus)
-    usual = {"reviews": "reviews.csv", "encoder": str(tiny_encoder)}
-    for name, values in (
-        ("globals", usual),
-        ("parameters", {**TINY, "training": {**TINY["training"], "epochs": 1}, "report": {"resamples": 100}}),
-    ):
-        (made.folder / "conf" / "local" / f"{name}.yml").write_text(yaml.safe_dump(values), "utf-8")
-    corpus.rename(columns={"text": "review", "label": "sentiment"}).to_csv(made.folder / "my_reviews.csv", index=False)
-    make_corpus(60, seed=1)[["text"]].to_csv(made.folder / "new.csv", index=False)
-    (made.folder / "reviews.txt").write_text("a superb film\na boring film\n", "utf-8")
-    return made
-
-
-def test_the_cheap_commands_do_what_the_pages_say(readers, monkeypatch):
-    monkeypatch.chdir(readers.folder)
-    written = [
-        line.partition("  #")[0].rstrip()
-        for page in PAGES
-        for text in fenced(page, "bash")
-        for line in text.splitlines()
-    ]
-    said = {}
-    for command in TRIED:
-        assert command in written
-        filled = command.replace("RUN", max(readers.versions(), default="")).replace("NAME", "first-try")
-        line, _, source = filled.partition(" < ")
-        given = (readers.folder / source).read_text("utf-8") if source else None
-        done = CliRunner().invoke(cli, shlex.split(line)[1:], input=given)
-        assert done.exit_code == 0, (filled, done.output)
-        said[command] = done.output
-
-    assert said["kedro runs"].count("complete") == 1
-    assert said["kedro predict < reviews.txt"].count("\n") == 3  # two answers, and which run gave them
-    assert "first-try" in CliRunner().invoke(cli, ["runs"]).output
-    assert readers.load("scored_reviews").rows == 60
-    assert readers.load("drift_report")["rows"] == 60
-
-    for page, written_by_it in (
-        ("README.md", "06_models/classifier"),
-        ("docs/inference.md", "07_model_output/scored_reviews.parquet"),
-    ):
-        (run,) = (path.name for path in (readers.folder / "data" / written_by_it).iterdir())
-        (script,) = fenced(ROOT / page, "python")
-        names: dict[str, object] = {}
-        exec(script.replace("<run>", run), names)
-    assert {"predicted", "proba_positive", "confident", "seen_share"} <= set(names["scored"])
 
 
 def test_links_lead_to_files_that_are_there():

@@ -220,14 +220,16 @@ def test_a_report_on_an_earlier_run_knows_which_and_how_it_was_made(project):
     assert manifest["parameters"]["training"]["epochs"] == 6
 
 
-def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project):
+def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project, capsys):
     run = project.run()
     with pytest.raises(UserError, match="warmup_steps"):
         project.run(training={"warmup_steps": 500})
 
     manifest = project.load("manifest")
     assert not manifest["complete"]
+    assert manifest["error"].startswith("Training can't start:")
     assert "warmup_steps (500) is not shorter than the run (60 steps)" in manifest["error"]
+    assert "--from-nodes" not in capsys.readouterr().out  # Kedro's advice, which could read another run's data
     assert [path.name for path in (project.folder / "data/06_models/classifier").iterdir()] == [run]
 
 

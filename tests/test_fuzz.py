@@ -582,7 +582,7 @@ ONCE_WRONG: dict[Callable[[Place, Any], None], list[Any]] = {
     the_command_line_is_understood_or_refused: ["[a=1", "training.epochs=${", "run=2026", "=", "a.b=1,a=2"],
     a_path_is_read_or_refused: [
         *((kind, suffix) for kind in ("fifo", "zero", "folder with fifo") for suffix in (".csv", ".parquet", ".txt")),
-        *(("words", name) for name in ("/", "~nobody-here/x", "a" * 5000, "a\0b", "/dev/zero")),
+        *(("words", name) for name in ("/", "~nobody-here/x", "a" * 5000, "a\0b", "~a\0b", "~\ud800", "/dev/zero")),
     ],
 }  # fmt: skip
 PROPERTIES: dict[Callable[[Place, Any], None], st.SearchStrategy[Any]] = {

@@ -24,6 +24,11 @@ def raw() -> dict:
     return merged
 
 
+def test_a_name_as_on_the_command_line_is_told_how_yaml_writes_it(raw):
+    with pytest.raises(UserError, match="in YAML, 'epochs' stands indented in a line below 'training:'"):
+        parse_parameters({**raw, "training.epochs": 1})
+
+
 def test_every_fault_is_told_with_its_path(raw):
     raw["training"] |= {"epochs": 0, "epoch": 3, "learning_rate": "fast"}
     del raw["subset"]["seed"]

@@ -164,7 +164,7 @@ def test_clean_shows_first_and_then_deletes_whole_runs(made, copy):
     assert "runs: 3, leftovers of broken writes: 1" in shown
     assert "Nothing has been; --yes does it." in shown
 
-    call("label", "good", "good", "--remove")
+    call("label", "good", "--remove")
     done = call("clean", "--keep-last", "1", "--keep-best", "0", "--yes")
     assert f"{made.good}  read by {made.report}" in done
     assert {path.name for path in Path("data").glob("*/*/*T*Z")} == {made.good, made.report}
@@ -256,6 +256,8 @@ def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
     assert done.exit_code == 0, done.output
     said = "data engineering and training are skipped, and what follows uses its result. `kedro run --force` trains"
     assert f"are those of the run {made.good}: {said}" in done.output
+    newer = f"The newest classifier is that of {made.bad}; `kedro predict --run {made.good}` asks this one."
+    assert newer in done.output
     runs = files().runs()
     assert files().story(runs[-1])["pipelines"] == ["reporting"]
     assert files().reads(runs[-1])["metrics"] == made.good

@@ -18,7 +18,7 @@ from kedro.validation.exceptions import DataValidationError, ParameterValidation
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from review_sentiment.errors import UserError, fit_to_show
+from review_sentiment.errors import UserError, fit_to_show, users_fault
 from review_sentiment.runs.interrupts import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -65,12 +65,9 @@ class RunsGroup(_TellsUser, click.Group):
 
 
 def _message_for_user(error: BaseException) -> str | None:
-    """The words of the innermost `UserError`, or of an error that Kedro words for users; None for anything else."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__
+    """The words of a `UserError`, or of an error that Kedro words for users; None for anything else."""
+    if (told := users_fault(error)) is not None:
+        return told
     if isinstance(error, _FOR_THE_USER):
         return fit_to_show(str(error))
     # Kedro has no type of its own for these.
@@ -146,13 +143,15 @@ def show(run_name: str) -> None:
 
 @runs.command(name="label")
 @click.argument("run_name", metavar="RUN")
-@click.argument("label", metavar="NAME")
-@click.option("--remove", is_flag=True, help="Take the label away.")
-def label_run(run_name: str, label: str, remove: bool) -> None:
+@click.argument("label", metavar="NAME", required=False)
+@click.option("--remove", is_flag=True, help="Take the label away: NAME, or where RUN is a label, that one.")
+def label_run(run_name: str, label: str | None, remove: bool) -> None:
     """Give a run a name of its own, which can stand for RUN everywhere; `clean` keeps labelled runs."""
     from review_sentiment.commands.runs import label_run
 
-    label_run(run_name, label, remove)
+    if label is None and not remove:
+        raise click.UsageError("Missing argument 'NAME'.")
+    label_run(run_name, label or run_name, remove)
 
 
 @runs.command(name="rerun")

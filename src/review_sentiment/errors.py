@@ -17,6 +17,16 @@ class UserError(ValueError):
         super().__init__(fit_to_show(message))
 
 
+def users_fault(error: BaseException) -> str | None:
+    """The words of the `UserError` that an error is, or was raised from; Kedro wraps it. None if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    return None
+
+
 def fit_to_show(message: str) -> str:
     """Keep a message readable that quotes a file or a parameter, and a terminal from obeying what it quotes.
 

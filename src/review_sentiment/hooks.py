@@ -18,7 +18,7 @@ from kedro.pipeline.node import Node
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
-from review_sentiment.errors import UserError
+from review_sentiment.errors import UserError, users_fault
 from review_sentiment.params import load_parameters
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.locks import folder_held
@@ -189,7 +189,7 @@ class ManifestHooks:
     def on_pipeline_error(self, error: Exception) -> None:
         """Save the manifest of a failed run, and never hide why it failed."""
         try:
-            self._save(f"{type(error).__name__}: {error}")
+            self._save(users_fault(error) or f"{type(error).__name__}: {error}")
         except Exception:
             logger.warning("The manifest of the failed run could not be saved", exc_info=True)
 

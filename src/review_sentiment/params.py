@@ -321,6 +321,9 @@ def _describe(error: Mapping[str, Any]) -> str:
     # A union's branches ("int", "literal['all']") are appended to the path; the user never wrote them.
     where = ".".join(str(part) for part in path[:2])
     if error["type"] == "extra_forbidden":
+        if "." in str(path[-1]):
+            block, _, name = str(path[-1]).partition(".")
+            return f"{where} is not a parameter; in YAML, '{name}' stands indented in a line below '{block}:'"
         close = get_close_matches(str(path[-1]), _known_names(path), n=1)
         prefix = ".".join([*map(str, path[:-1]), ""]) if len(path) > 1 else ""
         hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known: {', '.join(_known_names(path))}"

@@ -177,7 +177,7 @@ def test_too_few_reviews_decide_nothing_even_where_they_differ():
     report = compare(draw_measures(49, 1, words=lambda x: x * 10))
 
     assert report["drifted"] is None
-    assert report["sentence"] == "Nothing is decided: 49 reviews are too few, 50 are needed."
+    assert report["sentence"] == "Nothing is decided: too few reviews (new 49), 50 are needed."
     drift.enforce(report, BOUNDS.model_copy(update={"enforce": True}))
     assert "Too few reviews" in drift_figure(report).layout.title.text
 
@@ -187,7 +187,7 @@ def test_too_few_test_rows_leave_only_the_texts_to_compare():
     report = compare(draw_measures(100, 1, predicted=lambda _: "positive"), reference)
 
     assert report["drifted"] is False
-    assert report["not_checked"]["confidence"] == "2 of training's are too few, 50 are needed"
+    assert report["not_checked"]["confidence"] == "too few reviews (of training 2), 50 are needed"
     assert report["sentence"] == (
         "No drift: 100 reviews look like those of training in all 5 signals; not checked: confidence, predicted"
         " classes."

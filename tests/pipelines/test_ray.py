@@ -175,7 +175,7 @@ def test_faults_and_interrupts_are_told_as_by_one_process(project, two_nodes, mo
             break
     *_, last = process.communicate(timeout=60)[0].splitlines()
     assert process.returncode == 130
-    assert "interrupted by Ctrl-C; the same command with --params resume=true goes on from step " in last
+    assert "interrupted by Ctrl-C; the same command with resume=true among its --params goes on from step " in last
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_each_check_can_fail(bounds, name, changes):
     found = verdict(bounds, **changes)
     assert [check["name"] for check in found["checks"] if not check["passed"]] == [name]
     assert not found["ready"]
-    assert found["sentence"].startswith("Not ready: 1 of 11 checks fails (")
+    assert found["sentence"].startswith("Not ready: 1 of 11 checks not met (")
     enforce(found, bounds)
     with pytest.raises(UserError, match=r"readiness\.enforce is true"):
         enforce(found, bounds.model_copy(update={"enforce": True}))

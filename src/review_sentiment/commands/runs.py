@@ -126,7 +126,10 @@ def compare_runs(first: str | None, second: str | None) -> None:
         raise UserError(f"both names mean the run {reports['classifier_run'].iloc[a]}: name two, or the older one only")
     before, after = reports.iloc[a], reports.iloc[b]
     tables = [_predictions(catalog, str(row["classifier_run"])) for row in (before, after)]
-    result = compare_predictions(*tables)
+    try:
+        result = compare_predictions(*tables)
+    except UserError as error:
+        raise UserError(f"A: {before['classifier_run']}, B: {after['classifier_run']}: {error}") from error
     console = open_console()
     console.print(Text(f"A: {before['classifier_run']}\nB: {after['classifier_run']}"))
     _show_parameters(console, before, after)

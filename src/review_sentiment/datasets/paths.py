@@ -24,7 +24,7 @@ def find_local(name: str) -> Path | None:
     try:
         given = Path(name).expanduser()
         return next((path for path in (given, project_folder() / given, _CARRIED / given) if path.exists()), None)
-    except (OSError, RuntimeError):  # longer than the system takes, not to be looked at, or the home of nobody
+    except (OSError, RuntimeError, ValueError):  # too long, not to be looked at, the home of nobody, or no name at all
         return None
 
 

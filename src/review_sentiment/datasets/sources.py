@@ -246,7 +246,9 @@ def json_rows(file: SourceFile) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:  # broken, a number of thousands of digits, or too deep
-                raise UserError(f"{file.name}, line {number}: not valid JSON ({error})") from None
+                # The decoder counts lines too, and always finds the first.
+                reason = str(error).replace(": line 1 column", ": column")
+                raise UserError(f"{file.name}, line {number}: not valid JSON ({reason})") from None
             if "\\ud" in line or "\\uD" in line:  # JSON can hold half a surrogate pair, which no other file of text can
                 row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "ignore"))
             if not isinstance(row, dict):

@@ -1,5 +1,6 @@
 """The project's Kedro session: no two runs share a version, and an interrupted run ends in good order."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -29,6 +30,14 @@ class _Started:
         self.told = {"run_params": run_params, "pipeline": pipeline, "catalog": catalog}
 
 
+def _reads_no_other_run(record: logging.LogRecord) -> bool:
+    """Leave out Kedro's advice to go on with `--from-nodes` after a failure.
+
+    What these nodes read would be that of the newest run, which may be another one by then; `resume` knows its own.
+    """
+    return "--from-nodes" not in str(record.msg)
+
+
 class RunSession(KedroSession):
     """Kedro's session, for this project; the arguments are the same."""
 
@@ -37,6 +46,8 @@ class RunSession(KedroSession):
         self.session_id = given_run() or _own_version(self._project_path)
         self._started = _Started()
         self._hook_manager.register(self._started)
+        for handler in logging.getLogger("kedro").handlers:
+            handler.addFilter(_reads_no_other_run)
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run as Kedro does, and let an interrupt end the run like a failure: with a manifest that says so.

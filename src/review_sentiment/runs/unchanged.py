@@ -64,7 +64,9 @@ def without_repetition(options: dict[str, Any]) -> dict[str, Any] | None:
     context = session.load_context()
     parameters = load_parameters(context.config_loader).model_dump(mode="json")
     files = RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
-    run = _run_of(recipe_sha256(context.catalog, parameters), files)
+    whole = _whole_runs(files)
+    recipe = recipe_sha256(context.catalog, parameters)
+    run = next((run for run in whole if recipe and (files.story(run) or {}).get("recipe_sha256") == recipe), None)
     if run is None:
         return options
     left = [name for name in names if name not in _TRAINS]
@@ -72,13 +74,12 @@ def without_repetition(options: dict[str, Any]) -> dict[str, Any] | None:
         f"Reviews, encoder, parameters, code and libraries are those of the run {run}: data engineering and training"
         f" are skipped{', and what follows uses its result' if left else ''}. `kedro run --force` trains again."
     )
+    if run != whole[0]:
+        click.echo(f"The newest classifier is that of {whole[0]}; `kedro predict --run {run}` asks this one.")
     return {**options, "pipelines": left, "params": {**given, "run": run}} if left else None
 
 
-def _run_of(recipe: str | None, files: RunFiles) -> str | None:
-    """The newest run that followed a recipe and has all that it makes."""
-    if recipe is None:
-        return None
+def _whole_runs(files: RunFiles) -> list[str]:
+    """The runs that have all that data engineering and training make, newest first."""
     made = set().union(*(pipelines[name].all_outputs() for name in _TRAINS)) & set(files.folders)
-    whole = (run for run in reversed(files.runs()) if all(files.has(name, run) for name in made))
-    return next((run for run in whole if (files.story(run) or {}).get("recipe_sha256") == recipe), None)
+    return [run for run in reversed(files.runs()) if all(files.has(name, run) for name in made)]

@@ -3,6 +3,7 @@
 Letters: K classes, N rows.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from review_sentiment.pipelines.export.speed import measure_speed
 from review_sentiment.runs.manifest import machine
 from review_sentiment.scoring.exported import ONNX_ENGINES, ExportedClassifier, onnx_threads
 from review_sentiment.scoring.scorer import Forward
+
+logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 32
 # The same graph in fp32 differs in the last digits only; a lost operator or weight, by far more.
@@ -71,6 +74,7 @@ def measure_engines(
     }
     forwards: dict[str, Forward] = {"torch": classifier.forward(_BATCH_SIZE)}
     for engine in ONNX_ENGINES:
+        logger.info("Scoring %d test rows with %s", len(rows), engine)
         forwards[engine] = candidate.forward(engine, _BATCH_SIZE)
         megabytes = len(candidate.content(engine)) / 1e6
         found[engine] = {
@@ -80,6 +84,7 @@ def measure_engines(
             "size_share": megabytes / torch_megabytes,
         }
     found["onnx"]["largest_difference"] = _largest_difference(candidate, classifier, rows[:_SAME_ROWS])
+    logger.info("Timing %s, in turn", ", ".join(forwards))
     speed = measure_speed(forwards, rows)
     for name, figures in found.items():
         figures |= speed[name]

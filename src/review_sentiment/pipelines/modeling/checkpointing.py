@@ -106,7 +106,7 @@ def how_to_go_on(checkpoints: "Checkpoints") -> str:
     step = checkpoints.newest_step()
     if step is None:
         return "it had no checkpoint, so training must start anew"
-    return f"the same command with --params resume=true goes on from step {step}"
+    return f"the same command with resume=true among its --params goes on from step {step}"
 
 
 class Checkpointing(TrainerCallback):

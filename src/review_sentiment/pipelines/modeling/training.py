@@ -213,6 +213,7 @@ def train(
     freeze_lowest(model, params.freeze_word_embeddings, params.freeze_layers)
     if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
         model.activation_checkpointing_enable({"use_reentrant": False})
+        model.config.use_cache = False  # of keys and values, which only text generators keep; else a warning says so
     with first_token_only(model) if params.first_token_only else nullcontext():
         lengths = tokenized["train"]["length"][:]
 

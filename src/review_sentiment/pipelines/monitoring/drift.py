@@ -140,8 +140,8 @@ def _why_not(old: pd.Series, new: pd.Series, rows: int) -> str:
     """Why a signal can't be checked; empty if it can."""
     if rows and not len(new):
         return "the reviews come without their texts"
-    few = [f"{len(side)} {name}" for side, name in ((new, "reviews"), (old, "of training's")) if len(side) < _MIN_ROWS]
-    return f"{' and '.join(few)} are too few, {_MIN_ROWS} are needed" if few else ""
+    few = [f"{name} {len(side)}" for side, name in ((new, "new"), (old, "of training")) if len(side) < _MIN_ROWS]
+    return f"too few reviews ({', '.join(few)}), {_MIN_ROWS} are needed" if few else ""
 
 
 def _kinds_note(training: Mapping[str, float], new: Mapping[str, float]) -> str:

@@ -244,6 +244,8 @@ def find_gradient_norm(record: Record) -> Finding | None:
     # The first steps on a new head often have small gradients, so only a whole run of them is worth a note.
     if set(signs) <= {"small", "large"}:
         return Finding("gradient_unusual", "note", "Gradient norms are outside the usual range.", evidence)
+    if set(signs) != {"healthy"}:
+        return Finding("gradient_healthy", "good", "Gradients neither exploded nor vanished too soon.", evidence)
     return Finding("gradient_healthy", "good", "Gradient norms are in a healthy range.", evidence)
 
 
@@ -268,7 +270,7 @@ def find_chance(record: Record) -> Finding | None:
         "chance",
         "bad",
         title,
-        f"{evidence}, and would do as well once in {1 / p_value:,.0f} draws.",
+        f"{evidence}, and would do as well in {f'one of {1 / p_value:,.0f}' if p_value < 2 / 3 else 'most'} draws.",
         (*causes, "a wrong number of classes"),
         ("Look at twenty reviews with their labels", "data.label_names=FIRST/SECOND", _rate(1e-4)),
     )
@@ -378,7 +380,10 @@ def find_pace(record: Record) -> Finding | None:
     seconds, forecast = record.metrics["seconds"]["fine_tune"], record.metrics["seconds"]["forecast"]
     evidence = f"Fine-tuning took {seconds / 60:.1f} minutes; {forecast / 60:.1f} were foreseen."
     if not is_slow(seconds, forecast, record.params):
-        return Finding("pace_as_forecast", "good", "It took about as long as foreseen, or less.", evidence)
+        title = "It took about as long as foreseen, or less."
+        if seconds > 1.1 * forecast:
+            title = f"It took {seconds / forecast:.1f} times as long as foreseen, which busy machines do."
+        return Finding("pace_as_forecast", "good", title, evidence)
     return Finding(
         "slow",
         "warning",

@@ -157,8 +157,7 @@ def _sentence(rows: int, accuracy: Mapping[str, Any], band: str, band_low: str, 
         quality += f", though no better than {band_low} is certain"
     failed = [check["text"] for check in checks if not check["passed"]]
     if failed:
-        many = f"{len(failed)} of {len(checks)} checks fail" if len(failed) > 1 else f"1 of {len(checks)} checks fails"
-        return f"Not ready: {many} ({'; '.join(failed)}). Quality: {quality}."
+        return f"Not ready: {len(failed)} of {len(checks)} checks not met ({'; '.join(failed)}). Quality: {quality}."
     accuracy_bound = next(check["bound"] for check in checks if check["name"] == "accuracy")
     if accuracy["low"] < accuracy_bound:
         return (

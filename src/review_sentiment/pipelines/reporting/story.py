@@ -3,10 +3,12 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
 
+from review_sentiment.health import stretch_means
 from review_sentiment.runs.manifest import flatten
 
 _PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
@@ -85,25 +87,23 @@ def epoch_rows(history: pd.DataFrame) -> list[dict[str, Any]]:
         history: Of the fine-tuning.
 
     Returns:
-        Rows with `epoch`, `step` (the last), `train_loss` (mean of its logged steps; None without any), the validation
+        Rows with `epoch`, `step` (the last), `train_loss` (mean over its steps; None without any), the validation
         figures `loss`, `accuracy`, `f1`, `precision`, `recall`, the `minutes` since the start, and whether it was
         `kept`.
     """
-    train, rows, begin = history[history["split"] == "train"], [], 0
-    for number, (_, row) in enumerate(history[history["split"] == "validation"].iterrows(), start=1):
-        losses = train.loc[(train["step"] > begin) & (train["step"] <= row["step"]), "loss"]
-        rows.append(
-            {
-                "epoch": number,
-                "step": int(row["step"]),
-                "train_loss": float(losses.mean()) if len(losses) else None,
-                **{name: float(row[name]) for name in ("loss", "accuracy", "f1", "precision", "recall")},
-                "minutes": float(row["seconds"]) / 60,
-                "kept": bool(row["best"]),
-            }
-        )
-        begin = int(row["step"])
-    return rows
+    train, validation = (history[history["split"] == split] for split in ("train", "validation"))
+    losses = stretch_means(train["step"].tolist(), train["loss"].tolist(), validation["step"].tolist())
+    return [
+        {
+            "epoch": number,
+            "step": int(row["step"]),
+            "train_loss": loss,
+            **{name: float(row[name]) for name in ("loss", "accuracy", "f1", "precision", "recall")},
+            "minutes": float(row["seconds"]) / 60,
+            "kept": bool(row["best"]),
+        }
+        for number, ((_, row), loss) in enumerate(zip_longest(validation.iterrows(), losses), start=1)
+    ]
 
 
 def origin_of(run_info: Mapping[str, Any]) -> Mapping[str, Any]:
