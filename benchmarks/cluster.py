@@ -65,9 +65,8 @@ def main() -> None:
             )
     if found:
         _publish(chosen, found)
-    _publish_scoring(
-        _score(job, reviews["text"].tolist()[: chosen.score_rows]), _carry(reviews["text"].tolist()[:1000])
-    )
+    texts = list(itertools.islice((text for chunk in reviews.chunks() for text in chunk["text"]), chosen.score_rows))
+    _publish_scoring(_score(job, texts), _carry(texts[:1000]))
     cluster.shutdown()
 
 
@@ -153,7 +152,7 @@ def _publish(chosen: argparse.Namespace, found: dict[str, list[dict[str, Any]]])
     ratios = [_step_seconds(one["history"]) / _step_seconds(two["history"]) for one, two in pairs]
     publish(
         "cluster",
-        f"MiniLM, {chosen.train_rows} reviews, {chosen.epochs} epochs, fp32; two raylets on one machine of two cores.",
+        f"MiniLM, {chosen.train_rows} reviews, epochs: {chosen.epochs}, fp32; two raylets on one machine of two cores.",
         table,
         [
             f"Largest difference of the two loss curves, over all steps and validations: {gap:.1e}.",

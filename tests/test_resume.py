@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.errors import UserError
-from review_sentiment.pipelines.modeling.training import ReviewTrainer
+from review_sentiment.pipelines.modeling.trainer import ReviewTrainer
 from tests.conftest import UP_TO_MODELING
 
 # Dropout draws random numbers in every step, and of 80 rows the last of four steps in an epoch gets only 8.
