@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 LIST_MODULES = (
     "import sys, json; from kedro.framework.startup import bootstrap_project; from kedro.framework.session import"
     " KedroSession; bootstrap_project('.'); {body}; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
@@ -42,6 +44,7 @@ def test_data_engineering_loads_no_torch_and_tries_no_network(project):
     assert not modules & {"torch", "transformers", "sklearn", "plotly"}
 
 
+@pytest.mark.slow
 def test_reporting_loads_no_torch_and_tries_no_network(project):
     project.run(training={"epochs": 1})
     modules = loaded_modules(project, "KedroSession.create('.').run(pipeline_names=['reporting'])")
@@ -50,6 +53,7 @@ def test_reporting_loads_no_torch_and_tries_no_network(project):
     assert not modules & {"torch", "transformers"}
 
 
+@pytest.mark.slow
 def test_monitoring_loads_no_torch_and_tries_no_network(project):
     project.run("data_engineering", "modeling", training={"epochs": 1})
     project.run("inference", new_reviews="reviews.csv")

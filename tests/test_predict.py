@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from review_sentiment.cli import cli
@@ -73,6 +74,7 @@ def test_a_terminal_without_input_gets_the_usage():
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_kedro_gives_scripts_nothing_but_json(trained):
     command = [sys.executable, "-m", "kedro", "predict", "--json", "superb"]
     done = subprocess.run(command, cwd=trained.folder, capture_output=True, text=True, timeout=100, check=True)

@@ -183,10 +183,8 @@ def test_without_a_checkpoint_nothing_runs(project):
     assert project.versions() == set()
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "name"),
-    [(signal.SIGTERM, 143, "SIGTERM"), pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
 def test_an_interrupted_run_says_how_to_go_on(project, number, code, name):
     process = project.start(training={"epochs": 2000, "checkpoint_minutes": None})
     for line in process.stdout:

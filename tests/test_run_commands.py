@@ -107,7 +107,7 @@ def test_show_tells_what_a_run_was_and_what_became_of_it(made):
 
     assert f"classifier:  of the run {made.good}" in call("show", made.report)
     assert "command:     kedro run --pipelines reporting" in call("show", made.report)
-    assert "state:       failed (UserError: " in call("show", made.failed)
+    assert "state:       failed (Training can't start:" in call("show", made.failed)
     assert "no run on disk has the label 'x'" in call("show", "x", fails=True)
 
 

@@ -276,6 +276,7 @@ def test_a_stopping_server_answers_what_waits(trained):
         np.testing.assert_allclose(got, trained.scorer.score(TEXTS[:8]).proba[:, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_told_to_stop(trained):
     command = [sys.executable, "-m", "kedro", "serve", "--port", "0", "--log-predictions"]
     process = subprocess.Popen(command, cwd=trained.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

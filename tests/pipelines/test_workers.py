@@ -92,6 +92,7 @@ def test_three_workers_train_what_one_does(job, train_on_three, group_by_length)
             np.testing.assert_allclose(weights[name], weight.numpy(), atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_number_that_is_none_stops_all_workers_at_its_step(job, train_on_three):
     arguments = job(**SHARED)
     pretrained = arguments[2]
