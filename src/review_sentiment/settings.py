@@ -5,9 +5,6 @@ import warnings
 # OmegaConf 2.4 warns four times on every run of Kedro 1.7.0; remove when Kedro registers its resolvers the new way.
 warnings.filterwarnings("ignore", message=r"\s*register_new_resolver", category=UserWarning)
 
-# Kedro-Viz 12.5 and FastAPI: ten lines on each start; remove when Kedro-Viz does without that class.
-warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
-
 from review_sentiment.datasets.paths import carried_conf  # noqa: E402
 from review_sentiment.hooks import (  # noqa: E402
     CheckpointHooks,

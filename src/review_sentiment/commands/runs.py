@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WIDE = 140
+_MOST_CHANGES = 4
 _FOR_WIDE = ("pipelines", "env", "F1", "baseline", "minutes", "ready", "changed")
 
 
@@ -61,8 +62,14 @@ def _listed(files: RunFiles, run: str, size: int | None, row: dict[Any, Any] | N
         "minutes": f"{story['seconds'] / 60:.1f}" if "seconds" in story else "",
         "size": show_size(size) if size is not None else "",
         "ready": ("yes" if shown["ready"] else "no") if row else "",
-        "changed": shown["changed"] if row else "",
+        "changed": _few(shown["changed"]) if row else "",
     }
+
+
+def _few(changes: str) -> str:
+    """Changes as they are, or how many there are where they would fill the screen."""
+    count = changes.count(" → ")
+    return changes if count <= _MOST_CHANGES else f"{count} parameters; `kedro runs compare` names them"
 
 
 def _pipelines_text(names: "Iterable[str]") -> str:
