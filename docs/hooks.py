@@ -8,17 +8,21 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 WIDE = ("imdb.md", "results.md")  # a log of 100 columns, a table of 7
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "RESULTS.md"
+ROOT = Path(__file__).parent.parent
+ELSEWHERE = {"benchmarks/RESULTS.md": "benchmarks.md", "conf/README.md": "configuration.md"}  # beside what they tell of
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the benchmarks' results, which stand beside what writes them, as `benchmarks.md`."""
-    files.append(File.generated(config, "benchmarks.md", abs_src_path=str(RESULTS)))
+    """Add the pages that lie outside of `docs/`."""
+    for path, page in ELSEWHERE.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Let links to the results lead to that page, and give wide pages the room of the table of contents."""
+    """Let links to such pages lead there, and give wide pages the room of the table of contents."""
     if page.file.src_uri in WIDE:
         page.meta["hide"] = ["toc"]
-    return markdown.replace("](../benchmarks/RESULTS.md", "](benchmarks.md")
+    for path, name in ELSEWHERE.items():
+        markdown = markdown.replace(f"](../{path}", f"]({name}")
+    return markdown

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from kedro.config import OmegaConfigLoader
 from kedro.io.core import parse_dataset_definition
+from kedro.pipeline.node import Node
 
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipeline_registry import register_pipelines
@@ -27,17 +28,30 @@ _PARAMETERS_HEAD = """\
 
 Written by `python docs/reference.py` from the typed models and from the comments in `conf/`.
 
-For one run: `kedro run --params training.epochs=2,tokenize.max_tokens=128`. For good: the same keys in
-`conf/local/parameters.yml`. A name that is not below, or a value outside its bounds, is refused before anything runs.
-*Value* is that of `conf/base`; below it stand the environments that set another.
+For one run: `kedro run --params training.epochs=2,tokenize.max_tokens=128`. For good, in `conf/local/parameters.yml`:
+
+```yaml
+training:
+  epochs: 2
+```
+
+`conf/local` is read only without `--env`; more, and where `reviews` and `encoder` go:
+[configuration](../conf/README.md). A name that is not below, or a value outside its bounds, is refused before anything
+runs. *Value* is that of `conf/base`; below it stand the environments that set another.
 """
 _CATALOG_HEAD = """\
 # The catalog
 
 Written by `python docs/reference.py` from `conf/base/catalog.yml` and the registered pipelines.
 
-Places are below `data/`. A *versioned* dataset keeps one copy a run, `PLACE/<run>/NAME`, all with the same `<run>`.
-`kedro viz run` shows each one's content; `catalog.load("metrics")` reads one in a notebook.
+Places are below `data/`; what lies in memory is gone when the run ends. A *versioned* dataset keeps one copy a run,
+`PLACE/<run>/NAME`, all with the same `<run>`. `kedro viz run` shows each one's content; `catalog.load("metrics")` reads
+one in a notebook.
+"""
+_PASSED_ON_HEAD = """\
+## Passed on in memory
+
+Not in the catalog: what one node of a pipeline hands to the next. Kedro-Viz shows them too.
 """
 
 
@@ -80,25 +94,54 @@ def catalog_page() -> str:
     text = (CONF / "base" / "catalog.yml").read_text("utf-8")
     entries = yaml.safe_load(text)
     about = dict(re.findall(r"^(\w+):(?:  # (.*))?$", text, re.MULTILINE))
-    makers: dict[str, tuple[str, str]] = {}
+    makers: dict[str, tuple[str, Node]] = {}
+    readers: dict[str, list[Node]] = {}
     for name, pipeline in register_pipelines().items():
         for node in pipeline.nodes:
             for output in node.outputs:
-                makers.setdefault(output, (name, node.name))
+                makers.setdefault(output, (name, node))
+            for dataset in node.inputs:
+                readers.setdefault(dataset, []).append(node)
     page = [_CATALOG_HEAD]
     for head, names in _layers(text):
         rows = []
         for name in names:
             entry = entries[name]
             kind, _ = parse_dataset_definition({"type": entry["type"]})
-            summary = "in memory" if kind.__name__ == "MemoryDataset" else (getdoc(kind) or "").partition("\n\n")[0]
-            place = [f"`{entry['filepath'].removeprefix('data/')}`"] if "filepath" in entry else []
-            place += ["versioned"] if entry.get("versioned") else []
-            maker = [f"made by `{makers[name][1]}` in `{makers[name][0]}`"] if name in makers else []
+            summary = "" if kind.__name__ == "MemoryDataset" else (getdoc(kind) or "").partition("\n\n")[0]
+            place = [_place(entry), "versioned" if entry.get("versioned") else ""]
+            maker = [_made_by(*makers[name])] if name in makers else []
             cells = ([f"`{name}`", *maker], [about[name], " ".join(summary.split())], place)
             rows.append(tuple("<br>".join(filter(None, cell)) for cell in cells))
         page += [f"## {head}\n", _table(("dataset", "what it is, and its kind", "place"), rows)]
+    rows = [
+        (f"`{name}`<br>{_made_by(*made)}", _meaning(name, made[1], readers[name]),
+         ", ".join(f"`{node}`" for node in sorted({node.name for node in readers[name]})))
+        for name, made in makers.items() if name not in entries
+    ]  # fmt: skip
+    page += [_PASSED_ON_HEAD, _table(("dataset", "what it is", "read by"), rows)]
     return "\n".join(page)
+
+
+def _made_by(pipeline: str, node: Node) -> str:
+    return f"made by `{node.name}` in `{pipeline}`"
+
+
+def _place(entry: dict[str, Any]) -> str:
+    """Where an entry of the catalog lies: a file, what a parameter names, or memory."""
+    if "filepath" in entry:
+        return f"`{entry['filepath'].removeprefix('data/')}`"
+    named = re.search(r"runtime_params:(\w+)", f"{entry.get('source')} {entry.get('encoder')}")
+    return f"what `{named[1]}=` names" if named else "memory"
+
+
+def _meaning(dataset: str, maker: Node, readers: list[Node]) -> str:
+    """What a dataset without an entry is: as a node that reads it says, or else the node that makes it."""
+    docs = (getdoc(node.func) or "" for node in readers)
+    said = [text for doc in docs for text in re.findall(rf"^    {dataset}: (.*(?:\n {{8}}.*)*)", doc, re.MULTILINE)]
+    own = [text for text in said if not text.startswith("As ")]  # as the node that makes it says
+    text = " ".join((*own, (getdoc(maker.func) or "").partition("\n")[0])[0].split())
+    return f"{text[:1].lower()}{text[1:]}".removesuffix(".")
 
 
 def values_of(env: str) -> dict[str, Any]:

@@ -51,9 +51,9 @@ class DataParams(Block):
 
     text_column: Text = Field(description="column that holds the review")
     label_column: Text = Field(description="column that holds the label")
-    label_names: LabelNames = Field(min_length=2, description="class names; their order gives label_id 0, 1, …")
-    empty_texts: Literal["stop", "drop"] = Field(description="what to do with rows without text")
-    min_rows_per_class: PositiveInt = Field(description="fewest rows a class may have")
+    label_names: LabelNames = Field(min_length=2, description="class names")
+    empty_texts: Literal["stop", "drop"] = Field(description="rows without text")
+    min_rows_per_class: PositiveInt = Field(description="a class with fewer rows stops the run")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -75,9 +75,9 @@ class SubsetParams(Block):
 
     seed: Seed = Field(description="another seed draws other rows")
     sampling: Literal["balanced", "stratified"] = Field(description="class shares of each split")
-    train_rows: Rows = Field(description="rows to learn from, or `all` that are left")
+    train_rows: Rows = Field(description="rows to learn from")
     validation_rows: PositiveInt = Field(description="rows that choose the epoch")
-    test_rows: Rows = Field(description="rows scored once, at the end, or `all` of the test side")
+    test_rows: Rows = Field(description="rows to judge by, or `all` of the test side")
     validation_from: Literal["train", "test"] = Field(description="side that validation rows come from")
 
     @model_validator(mode="after")
@@ -93,10 +93,10 @@ class SubsetParams(Block):
 class TokenizeParams(Block):
     """How texts become tokens: the YAML block `tokenize`."""
 
-    max_tokens: int = Field(ge=8, description="tokens of a review that training sees, special tokens included")
-    scoring_max_tokens: int = Field(ge=8, description="the same for validation, test and new reviews")
+    max_tokens: int = Field(ge=8, description="tokens of a review, special ones included")
+    scoring_max_tokens: int = Field(ge=8, description="tokens of a validation, test or new review")
     truncation: Literal["head", "tail", "head_tail"] = Field(description="which part of a longer review is kept")
-    head_share: float = Field(gt=0, lt=1, description="share of the kept tokens that head_tail takes from the start")
+    head_share: float = Field(gt=0, lt=1, description="share of the kept tokens taken from the start")
 
 
 class TrainingParams(Block):
@@ -107,38 +107,38 @@ class TrainingParams(Block):
     batch_size: PositiveInt = Field(description="reviews per forward pass")
     accumulation_steps: PositiveInt = Field(description="forward passes per optimizer step")
     optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd"] = Field(description="Trainer's `optim`")
-    learning_rate: float = Field(gt=0, le=1, description="peak rate, once warm-up ends")
-    learning_rate_width: PositiveInt | None = Field(description="hidden size that learning_rate is for; null: any")
+    learning_rate: float = Field(gt=0, le=1, description="peak rate")
+    learning_rate_width: PositiveInt | None = Field(description="hidden size that learning_rate is for")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(description="rate after warm-up")
     warmup_steps: float = Field(ge=0, description="below 1: share of all steps; from 1: steps")
     allow_unfinished_warmup: bool = Field(description="accept a warm-up that is not shorter than the run")
     weight_decay: float = Field(ge=0, lt=1, description="AdamW's decoupled decay")
-    max_grad_norm: float = Field(gt=0, description="gradients above this norm are scaled down to it")
-    average_decay: float = Field(ge=0, lt=1, description="decay per step of the running mean of weights; 0: off")
-    hidden_dropout: float | None = Field(ge=0, lt=1, description="of hidden states; null: the encoder's own")
-    attention_dropout: float | None = Field(ge=0, lt=1, description="of attention weights; null: the encoder's own")
+    max_grad_norm: float = Field(gt=0, description="larger gradients are scaled down to this norm")
+    average_decay: float = Field(ge=0, lt=1, description="decay per step of the running mean of weights")
+    hidden_dropout: float | None = Field(ge=0, lt=1, description="of hidden states")
+    attention_dropout: float | None = Field(ge=0, lt=1, description="of attention weights")
     pooling: Literal["auto", "first_token"] = Field(description="which of the encoder's outputs the head reads")
     head_learning_rate_factor: float = Field(
         gt=0, description="the new last layer's rate, as a multiple of the others'"
     )
-    freeze_word_embeddings: bool = Field(description="the vectors of the vocabulary stay as published")
-    freeze_layers: int = Field(ge=0, description="lowest layers that stay as published, with the embeddings; 0: none")
-    gradient_checkpointing: bool = Field(description="recompute activations to save memory, at a third more time")
-    first_token_only: bool = Field(description="let the last layer compute only the token that the head reads")
+    freeze_word_embeddings: bool = Field(description="the vocabulary's vectors stay as published")
+    freeze_layers: int = Field(ge=0, description="this many of the lowest layers stay as published")
+    gradient_checkpointing: bool = Field(description="recompute activations instead of keeping them")
+    first_token_only: bool = Field(description="the last layer computes no other token")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto: a CUDA accelerator where there is one")
     precision: Literal["auto", "fp32", "bf16"] = Field(description="number format of the matrix products")
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(description="CPU threads of one operation")
     attention: Literal["auto", "eager", "sdpa"] = Field(description="transformers' implementation of attention")
-    time_budget_minutes: float | None = Field(gt=0, description="longest that fine-tuning may take; null: no limit")
-    padding: Literal["longest", "max_tokens"] = Field(description="length that each batch is padded to")
-    group_by_length: bool = Field(description="batches of similar length, so that less is padded")
+    time_budget_minutes: float | None = Field(gt=0, description="fine-tuning ends within it")
+    padding: Literal["longest", "max_tokens"] = Field(description="length of each batch")
+    group_by_length: bool = Field(description="batches of similar length")
     eval_batch_size: PositiveInt = Field(description="reviews per forward pass when scoring")
     logging_steps: PositiveInt = Field(description="optimizer steps between two rows of history")
     metric_for_best: Literal["accuracy", "f1", "loss"] = Field(description="validation figure that picks the epoch")
-    early_stopping_patience: PositiveInt | None = Field(description="epochs without a better one before it stops")
-    checkpoint_minutes: float | None = Field(ge=0, description="training between two checkpoints; null: none")
-    engine: Literal["local", "ray"] = Field(description="this process, or the workers of a Ray cluster")
-    workers: PositiveInt = Field(description="processes that share each batch; more than 1 need Ray")
+    early_stopping_patience: PositiveInt | None = Field(description="epochs without improvement before it stops")
+    checkpoint_minutes: float | None = Field(ge=0, description="training between two checkpoints")
+    engine: Literal["local", "ray"] = Field(description="local: this process")
+    workers: PositiveInt = Field(description="ray's processes; each computes its share of every batch")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -163,7 +163,7 @@ class BaselineParams(Block):
     """TF-IDF with logistic regression: the YAML block `baseline`."""
 
     ngram_max: int = Field(ge=1, le=5, description="longest word sequence that is a feature")
-    min_rows: PositiveInt = Field(description="a feature must stand in this many training reviews")
+    min_rows: PositiveInt = Field(description="a feature must stand in this many reviews")
     inverse_regularization: float = Field(gt=0, description="scikit-learn's C; larger fits closer")
 
 
@@ -171,21 +171,33 @@ class DiagnosisParams(Block):
     """From where on a sign of training is called good or bad: the YAML block `diagnosis`."""
 
     grad_norm_exploding: float = Field(gt=0, description="median gradient norm above it: exploding")
-    grad_norm_vanishing: float = Field(gt=0, description="median gradient norm below it: vanishing")
-    grad_norm_low: float = Field(gt=0, description="lower end of the healthy range")
+    grad_norm_vanishing: float = Field(gt=0, description="median gradient norm")
+    grad_norm_low: float = Field(gt=0, description="from here gradients are called healthy")
     grad_norm_high: float = Field(gt=0, description="upper end of the healthy range")
-    loss_exploding: float = Field(gt=1, description="times the loss of guessing: exploding")
-    loss_change: float = Field(gt=0, lt=1, description="share by which a loss must move to fall or rise")
-    chance_p: float = Field(gt=0, lt=1, description="p value above which accuracy may be chance")
-    overfit_rise: float = Field(gt=0, description="share above the lowest validation loss: overfitting")
-    overfit_severe: float = Field(gt=0, description="the same of the kept epoch after calibration: severe")
-    slow_factor: float = Field(gt=1, description="times the forecast: slow")
-    learning_rate_low: float = Field(gt=0, description="peak rate below it explains a run that does not learn")
-    learning_rate_high: float = Field(gt=0, description="peak rate above it explains a run that goes wrong")
-    balance_gap: float = Field(gt=0, lt=1, description="largest gap between precision and recall of a class")
-    interval_width: float = Field(gt=0, lt=1, description="widest interval of accuracy")
-    tokens_cut: float = Field(ge=0, lt=1, description="share of training tokens cut off that is worth a note")
-    smallest_class: float = Field(ge=0, lt=1, description="share of the smallest class that is worth a note")
+    loss_exploding: float = Field(
+        gt=1, description="training loss this many times that of guessing is called exploding"
+    )
+    loss_change: float = Field(gt=0, lt=1, description="training loss that moves by less than this share is flat")
+    chance_p: float = Field(
+        gt=0, lt=1, description="test accuracy that guessing reaches more often than this is called chance"
+    )
+    overfit_rise: float = Field(gt=0, description="validation loss this share above its lowest is overfitting")
+    overfit_severe: float = Field(gt=0, description="a kept epoch whose loss is this share above the lowest is bad")
+    slow_factor: float = Field(gt=1, description="fine-tuning that takes this many times its forecast is called slow")
+    learning_rate_low: float = Field(
+        gt=0, description="a run that does not learn below this peak rate is told to raise it"
+    )
+    learning_rate_high: float = Field(gt=0, description="a run that goes wrong above it is told to lower it")
+    balance_gap: float = Field(gt=0, lt=1, description="precision and recall of a class that lie further apart")
+    interval_width: float = Field(
+        gt=0, lt=1, description="an accuracy interval wider than this asks for more test rows"
+    )
+    tokens_cut: float = Field(
+        ge=0, lt=1, description="more than this share of the training tokens cut off is worth a note"
+    )
+    smallest_class: float = Field(
+        ge=0, lt=1, description="a class with less than this share of the training rows is worth a note"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -203,11 +215,11 @@ class DiagnosisParams(Block):
 class ReadinessParams(Block):
     """What a classifier must reach to be used: the YAML block `readiness`."""
 
-    enforce: bool = Field(description="let a failed check fail the run")
+    enforce: bool = Field(description="a check that fails makes the run fail")
     accuracy_min: float = Field(ge=0, le=1, description="lowest test accuracy")
     f1_min: float = Field(ge=0, le=1, description="lowest macro F1 on the test rows")
-    balance_gap_max: float = Field(gt=0, le=1, description="largest gap between precision and recall of a class")
-    validation_loss_max: float = Field(gt=0, description="highest validation loss of the kept epoch, nats")
+    balance_gap_max: float = Field(gt=0, le=1, description="between precision and recall of any class")
+    validation_loss_max: float = Field(gt=0, description="highest validation loss")
     calibration_error_max: float = Field(gt=0, le=1, description="highest expected calibration error")
     fair_min: float = Field(ge=0, le=1, description="accuracy from which on quality is fair")
     good_min: float = Field(ge=0, le=1, description="from which on it is good")
@@ -227,36 +239,36 @@ class ReportingParams(Block):
     """What the report shows: the YAML block `report`."""
 
     slice_columns: ColumnNames = Field(description="further columns to slice accuracy by")
-    previous_accuracy: float | None = Field(ge=0, le=1, description="accuracy of the model in use today; null: none")
+    previous_accuracy: float | None = Field(ge=0, le=1, description="of the model in use today")
     mistakes: PositiveInt = Field(description="reviews in each list of mistakes")
     sure: float = Field(gt=0.5, lt=1, description="probability from which a model counts as sure")
     seed: Seed = Field(description="seed of the bootstrap")
-    resamples: int = Field(ge=100, description="resamples of the bootstrap")
+    resamples: int = Field(ge=100, description="of the bootstrap")
 
 
 class InferenceParams(Block):
     """How new reviews are scored: the YAML block `inference`."""
 
-    max_error: float = Field(gt=0, lt=1, description="largest share of wrong labels among the confident ones")
+    max_error: float = Field(gt=0, lt=1, description="confident answers may be wrong this often on validation rows")
     batch_size: PositiveInt = Field(description="reviews per forward pass")
     engine: Literal["auto", "torch", "onnx", "onnx_int8"] = Field(description="what computes")
-    workers: PositiveInt = Field(description="processes that score; more than 1 are Ray's")
+    workers: PositiveInt = Field(description="processes that score")
 
 
 class ExportParams(Block):
     """How much worse an exported classifier may be: the YAML block `export`."""
 
-    max_accuracy_drop: float = Field(ge=0, le=1, description="largest loss of test accuracy")
-    max_disagreement: float = Field(ge=0, le=1, description="largest share of test rows with another answer")
+    max_accuracy_drop: float = Field(ge=0, le=1, description="right on this much less of the test rows")
+    max_disagreement: float = Field(ge=0, le=1, description="share of test rows that may get another answer")
 
 
 class MonitoringParams(Block):
     """When reviews count as unlike the training rows: the YAML block `monitoring`."""
 
-    enforce: bool = Field(description="let drift fail the run")
-    rows: int = Field(ge=50, description="most rows that are compared")
+    enforce: bool = Field(description="drift makes the run fail")
+    rows: int = Field(ge=50, description="at most this many scored reviews are compared")
     seed: Seed = Field(description="seed of drawing them")
-    psi_max: float = Field(gt=0, description="population stability index from which on a signal may have drifted")
+    psi_max: float = Field(gt=0, description="a signal drifts above this population stability index")
     p_max: float = Field(gt=0, lt=1, description="chance of a false alarm in a run, over all signals")
 
 
@@ -264,12 +276,12 @@ class ServingParams(Block):
     """What the server takes at once: the YAML block `serving`."""
 
     max_texts: PositiveInt = Field(description="texts in one request")
-    max_characters: PositiveInt = Field(description="characters of one text")
-    max_body_bytes: PositiveInt = Field(description="bytes of one request's body")
-    max_waiting: PositiveInt = Field(description="texts that wait to be scored")
-    batch_texts: PositiveInt = Field(description="texts of several requests that are scored together")
+    max_characters: PositiveInt = Field(description="of one text")
+    max_body_bytes: PositiveInt = Field(description="of one request")
+    max_waiting: PositiveInt = Field(description="texts in the queue")
+    batch_texts: PositiveInt = Field(description="of several requests, scored together")
     batch_size: PositiveInt = Field(description="texts per forward pass")
-    timeout_seconds: float = Field(gt=0, description="longest that a request waits for its answer")
+    timeout_seconds: float = Field(gt=0, description="a request that waits longer is told to come back")
     log_seconds: float = Field(gt=0, description="time between two files of the prediction log")
 
     @model_validator(mode="after")
