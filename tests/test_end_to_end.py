@@ -13,6 +13,7 @@ from transformers import pipeline
 
 from review_sentiment.errors import UserError
 from review_sentiment.pipelines.modeling.batches import LengthBatches
+from review_sentiment.runs.session import RunSession
 from tests.conftest import UP_TO_MODELING
 
 EVERY_RUN_WRITES = {
@@ -218,6 +219,15 @@ def test_a_report_on_an_earlier_run_knows_which_and_how_it_was_made(project):
     assert manifest["versions_read"]["metrics"] == trained
     assert manifest["classifier_from"]["parameters"]["training"]["epochs"] == 1
     assert manifest["parameters"]["training"]["epochs"] == 6
+
+
+def test_reviews_that_only_a_file_of_parameters_names_are_refused(project):
+    (project.folder / "conf/local/parameters.yml").write_text("reviews: other.csv\n", "utf-8")
+    with (
+        pytest.raises(UserError, match=r"reviews is 'other.csv' in a file of parameters, but .*sample_reviews.csv' is"),
+        RunSession.create(project.folder) as session,
+    ):
+        session.load_context()
 
 
 def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project, capsys):

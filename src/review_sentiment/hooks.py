@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from kedro.pipeline.node import Node
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
-from review_sentiment.errors import UserError, users_fault
+from review_sentiment.errors import UserError, fault_list, users_fault
 from review_sentiment.params import load_parameters
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.locks import folder_held
@@ -93,6 +94,16 @@ class CheckpointHooks:
             self._checkpoints.delete()
 
 
+# Parameters that the catalog takes from globals.yml and the command line, where they stand in it.
+_READ_BY_CATALOG = {
+    "reviews": ("reviews", "source"),
+    "train_split": ("reviews", "train_split"),
+    "test_split": ("reviews", "test_split"),
+    "encoder": ("pretrained", "encoder"),
+    "new_reviews": ("new_reviews", "source"),
+}
+
+
 class ManifestHooks:
     """Tells the run what it is (`run_info`), and saves that with how it went as `manifest`, also when it failed."""
 
@@ -103,6 +114,7 @@ class ManifestHooks:
         Kedro checks the blocks of the pipelines that run; a misspelt block or run-time parameter would pass unseen.
         """
         self._parameters = load_parameters(context.config_loader).model_dump(mode="json")
+        _refuse_what_the_catalog_does_not_read(self._parameters, context.config_loader["catalog"])
         self._context = context
 
     @hook_impl
@@ -248,6 +260,21 @@ class ResultHooks:
             show_results(
                 rich.get_console(), self._saved["evaluation"], self._saved["readiness"], self._saved.get("report")
             )
+
+
+def _refuse_what_the_catalog_does_not_read(parameters: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+    """Refuse a name of reviews or encoder that would be recorded, while another is read.
+
+    Raises:
+        UserError: A file of parameters names what only globals.yml and the command line can.
+    """
+    faults = [
+        f"{name} is {parameters[name]!r} in a file of parameters, but {entries[dataset][key]!r} is what would be read"
+        for name, (dataset, key) in _READ_BY_CATALOG.items()
+        if key in entries.get(dataset, {}) and entries[dataset][key] != parameters[name]
+    ]
+    if faults:
+        raise UserError(fault_list("Name these in globals.yml of the same folder, or with --params", faults))
 
 
 def _refuse_again(files: RunFiles, run: str, pipeline: Pipeline) -> None:
