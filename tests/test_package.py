@@ -91,6 +91,7 @@ def run_installed(wheel: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_package_works_in_an_empty_folder(wheel, tmp_path):
     said = run_installed(wheel, tmp_path, "--pipelines", "data_engineering")
     assert "Completed 5 out of 5 tasks" in said
