@@ -260,16 +260,17 @@ def test_what_to_do_next_puts_bad_signs_first_and_gives_commands(reported):
            "try": ["training.learning_rate=1e-4", "Read the reviews"]}  # fmt: skip
     results["diagnosis"]["findings"].insert(0, bad)
 
-    first = story.next_steps(results)[0]
-    assert first == {
-        "text": "It is bad. Read the reviews.",
-        "commands": ["kedro run --params training.learning_rate=1e-4"],
-    }
+    first = story.next_steps(results, {**reported.run_info, "env": "imdb"})[0]
+    assert first["text"] == "It is bad. Read the reviews."
+    (command,) = (shlex.split(command) for command in first["commands"])
+    assert command[:4] == ["kedro", "run", "--env", "imdb"]
+    assert "reviews=reviews.csv" in command[5].split(",")
+    assert [value for value in command[5].split(",") if "learning_rate=" in value] == ["training.learning_rate=1e-4"]
     results["diagnosis"]["findings"] = []
     for check in results["readiness"]["checks"]:
         check["passed"] = True
     results["evaluation"]["versus_baseline"] |= {"proven": True, "difference": 0.1}
-    assert story.next_steps(results)[0]["text"].startswith("Nothing asks for a change.")
+    assert story.next_steps(results, reported.run_info)[0]["text"].startswith("Nothing asks for a change.")
 
 
 def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -65,7 +66,7 @@ def report_page(
         **results,
         **page_parts(results, history, mistakes, run_ledger, run_info),
         plotly_js=get_plotlyjs(),
-        run_with=story.run_with,
+        run_with=partial(story.run_with, run_info=run_info),
         figure_text=figure_text,
     )
 
@@ -95,7 +96,7 @@ def page_parts(
     return {
         "accuracy": headline_row(evaluation, "accuracy"),
         "headline": headline_rows(evaluation),
-        "steps": story.next_steps(results),
+        "steps": story.next_steps(results, run_info),
         "epochs": story.epoch_rows(history),
         "training_line": story.training_line(results["metrics"], story.epoch_rows(history)),
         "training_title": figures.training_title(history),

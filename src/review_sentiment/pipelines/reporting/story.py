@@ -17,23 +17,24 @@ _MOST_STEPS = 6
 _SAID_ELSEWHERE = ("completed", "above_baseline", "not_chosen_on_test")
 
 
-def next_steps(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def next_steps(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Say what to do about what was found, the most pressing first.
 
     Args:
         results: As the node `gather_results` says.
+        run_info: What this run is.
 
     Returns:
         At most six, each with `text`, and `commands` to try, which may be none.
     """
     findings = results["diagnosis"]["findings"]
-    steps = [_from_finding(finding) for finding in findings if finding["severity"] == "bad"]
+    steps = [_from_finding(finding, run_info) for finding in findings if finding["severity"] == "bad"]
     steps += [
         {"text": f"Failed check: {_uncapitalize(check['text'])}. Found: {check['detail']}.", "commands": []}
         for check in results["readiness"]["checks"]
         if not check["passed"] and check["name"] not in _SAID_ELSEWHERE
     ]
-    steps += [_from_finding(finding) for finding in findings if finding["severity"] == "warning"]
+    steps += [_from_finding(finding, run_info) for finding in findings if finding["severity"] == "warning"]
     steps += _against_baseline(results["evaluation"]["versus_baseline"])
     nothing = {"text": "Nothing asks for a change. Read the errors before you rely on the classifier.", "commands": []}
     return steps[:_MOST_STEPS] or [nothing]
@@ -52,8 +53,8 @@ def _against_baseline(versus: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _from_finding(finding: Mapping[str, Any]) -> dict[str, Any]:
-    commands = [run_with(change) for change in finding["try"] if _PARAMETER.fullmatch(change)]
+def _from_finding(finding: Mapping[str, Any], run_info: Mapping[str, Any]) -> dict[str, Any]:
+    commands = [run_with(change, run_info) for change in finding["try"] if _PARAMETER.fullmatch(change)]
     advice = [change for change in finding["try"] if not _PARAMETER.fullmatch(change)]
     return {"text": " ".join([finding["title"], *(f"{item}." for item in advice)]), "commands": commands[:3]}
 
@@ -62,13 +63,16 @@ def _uncapitalize(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
-def run_with(change: str) -> str:
-    """The command that tries another parameter.
+def run_with(change: str, run_info: Mapping[str, Any]) -> str:
+    """The command that tries another parameter, on the same reviews and encoder.
 
     Args:
         change: Such as `training.epochs=2`.
+        run_info: What this run is.
     """
-    return f"kedro run --params {shlex.quote(change)}"
+    name, _, value = change.partition("=")
+    env, given = _as_given(origin_of(run_info))
+    return _command(env, {**given, name: value})
 
 
 def is_parameter(change: str) -> bool:
@@ -133,14 +137,20 @@ def reproduce_commands(run_info: Mapping[str, Any], history: pd.DataFrame) -> di
     origin = origin_of(run_info)
     commit = origin["code"]["commit"]
     measured = {"training.precision": history["number_format"].iloc[0], "training.threads": history["threads"].iloc[0]}
-    env = [] if origin["env"] == "base" else ["--env", origin["env"]]
-    given = flatten(origin.get("command_parameters") or {})
+    env, given = _as_given(origin)
     full = flatten(origin["parameters"])
     return {
         "code": f"git checkout {commit}" if commit else "",
         "short": _command(env, {**given, **measured}),
         "full": _command(env, {**full, **measured}),
     }
+
+
+def _as_given(origin: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Environment and parameters of the command line, but for what meant another run."""
+    env = [] if origin["env"] == "base" else ["--env", origin["env"]]
+    given = flatten(origin.get("command_parameters") or {})
+    return env, {name: value for name, value in given.items() if name not in ("run", "resume")}
 
 
 def _command(env: Sequence[str], parameters: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ def summary_markdown(results: Mapping[str, Any], history: pd.DataFrame, run_info
     note = selection_note(evaluation)
     steps = [
         "- " + " ".join([escape_markdown(step["text"]), *map(code, step["commands"][:1])])
-        for step in next_steps(results)
+        for step in next_steps(results, run_info)
     ]
     lines = [
         f"**{escape_markdown(readiness['sentence'])}**",
