@@ -48,6 +48,16 @@ FILLED = {
 }  # fmt: skip
 
 
+# Of what a page's commands print; their results are looked at by the tests of each command.
+SAID = {
+    "README.md": ["Answered by run ", "Report: data/08_reporting/report.html/"],
+    "docs/runs.md": ["first-try", "Identical: all 20 predictions are the same"],
+    "docs/serving.md": ['"label"', "Answered by run "],
+    "docs/offline.md": ["Asking the hub for 'stanfordnlp/imdb'"],
+}
+_LONGEST_SECONDS = 600
+
+
 def page_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -139,12 +149,13 @@ def test_every_command_of_a_page_works(reader, page):
     shell = subprocess.Popen(["bash", "-c", script], cwd=project.folder, env=environment, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
     try:
-        said, _ = shell.communicate()
+        said, _ = shell.communicate(timeout=_LONGEST_SECONDS)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGTERM)  # the servers that the page started
     assert shell.returncode == 0, said[-6000:]
     assert "Traceback" not in said
+    assert [words for words in SAID.get(page_name(page), []) if words not in said] == []
     for program in fenced(page, "python"):
         filled = re.sub(r"(data/\S+?)/<run>", lambda found: _newest(project.folder, found[1]), program)
         subprocess.run([sys.executable, "-c", filled], cwd=project.folder, env=environment, check=True)

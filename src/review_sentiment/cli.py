@@ -151,7 +151,7 @@ def label_run(run_name: str, label: str | None, remove: bool) -> None:
 
     if label is None and not remove:
         raise click.UsageError("Missing argument 'NAME'.")
-    label_run(run_name, label or run_name, remove)
+    label_run(run_name, run_name if label is None else label, remove)
 
 
 @runs.command(name="rerun")

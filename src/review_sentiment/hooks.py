@@ -274,7 +274,8 @@ def _refuse_what_the_catalog_does_not_read(parameters: Mapping[str, Any], entrie
         if key in entries.get(dataset, {}) and entries[dataset][key] != parameters[name]
     ]
     if faults:
-        raise UserError(fault_list("Name these in globals.yml of the same folder, or with --params", faults))
+        # new_reviews is of one run, so no file can name it.
+        raise UserError(fault_list("Name these with --params, or all but new_reviews in globals.yml", faults))
 
 
 def _refuse_again(files: RunFiles, run: str, pipeline: Pipeline) -> None:
