@@ -149,7 +149,7 @@ def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
 
 
 def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(project):
-    slow = {"freeze_word_embeddings": True, "learning_rate": 1e-8, "epochs": 2}
+    slow = {"freeze_word_embeddings": True, "learning_rate": 1e-8, "epochs": 2, "head_start": "random"}
     runs = [project.run(*UP_TO_MODELING, training={**slow, "head_learning_rate_factor": factor}) for factor in (1, 1e6)]
 
     encoder = load_file(project.encoder / "model.safetensors")
@@ -243,18 +243,25 @@ def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project, capsys)
     assert [path.name for path in (project.folder / "data/06_models/classifier").iterdir()] == [run]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(project, tmp_path):
+@pytest.mark.parametrize(
+    ("head_start", "message"),
+    [
+        ("linear_probe", r"the encoder gives no finite numbers for 80 of 80 training reviews: .* fetch it anew"),
+        (
+            "random",
+            r"the loss became nan at step 1, on the reviews \w{16}, .*: training diverged; lower training.lear",
+        ),
+    ],
+)
+def test_numbers_that_are_none_stop_the_run(project, tmp_path, head_start, message):
     broken = tmp_path / "broken"
     shutil.copytree(project.encoder, broken)
     weights = load_file(broken / "model.safetensors")
     weights["embeddings.LayerNorm.weight"] *= float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(
-        UserError,
-        match=r"the loss became nan at step 1, on the reviews \w{16}, .*: training diverged; lower training.lear",
-    ):
-        project.run(*UP_TO_MODELING, encoder=str(broken))
+    with pytest.raises(UserError, match=message):
+        project.run(*UP_TO_MODELING, encoder=str(broken), training={"head_start": head_start})
     assert not (project.folder / "data/06_models").exists()
 
 

@@ -118,6 +118,7 @@ class TrainingParams(Block):
     hidden_dropout: float | None = Field(ge=0, lt=1, description="of hidden states")
     attention_dropout: float | None = Field(ge=0, lt=1, description="of attention weights")
     pooling: Literal["auto", "first_token"] = Field(description="which of the encoder's outputs the head reads")
+    head_start: Literal["linear_probe", "random"] = Field(description="what the new last layer starts from")
     head_learning_rate_factor: float = Field(
         gt=0, description="the new last layer's rate, as a multiple of the others'"
     )

@@ -62,10 +62,9 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
     Yields:
         What to call with the number of rows that are done.
     """
-    columns = (
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed •"),
-        TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
+    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed")]
+    if total is not None:
+        columns += [TextColumn("•"), TimeRemainingColumn(), TextColumn("left")]
     with Progress(*columns, console=rich.get_console(), transient=True) as bar:
         yield partial(bar.advance, bar.add_task("", total=total))
 

@@ -1,6 +1,6 @@
 """Pretrained encoders and fine-tuned classifiers: build, batch, score.
 
-Letters: B batch, T tokens, K classes, N rows.
+Letters: B batch, T tokens, D hidden size, K classes, N rows.
 """
 
 import logging
@@ -143,7 +143,7 @@ def add_head(
             " configuration and its weights do not belong together"
         )
     logger.info(
-        "The classification head (%s) is new: it starts from random values, and this training teaches it",
+        "The classification head (%s) is new, and this training teaches it",
         ", ".join(new),
     )
     return model
@@ -272,16 +272,50 @@ def predict_logits(
     Returns:
         Logits in the order of `rows`, float32, shape (N, K).
     """
+    batches = rows, pad_id, batch_size, model.config.num_labels
+    return _over_batches(model, lambda output: output.logits, batches, precision)
 
+
+def head_inputs(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, precision: Precision
+) -> np.ndarray:
+    """Compute what the classifier's last layer reads.
+
+    Args:
+        model: The classifier; its training mode is left as it was.
+        rows: N lists of token ids.
+        pad_id: The tokenizer's padding id.
+        batch_size: Reviews per forward pass.
+        precision: Number format of the matrix products.
+
+    Returns:
+        One vector a review, in the order of `rows`, float32, shape (N, D).
+    """
+    latest: list[torch.Tensor] = []
+    layer = score_layer(model)
+    handle = layer.register_forward_pre_hook(lambda _module, inputs: latest.append(inputs[0]))
+    try:
+        batches = rows, pad_id, batch_size, layer.in_features
+        return _over_batches(model, lambda _output: latest.pop(), batches, precision)
+    finally:
+        handle.remove()
+
+
+def _over_batches(
+    model: PreTrainedModel,
+    read: Callable[[Any], torch.Tensor],
+    batches: tuple[Sequence[Sequence[int]], int, int, int],
+    precision: Precision,
+) -> np.ndarray:
     def compute(batch: Batch) -> np.ndarray:
         placed = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-        logits: np.ndarray = model(**placed).logits.float().cpu().numpy()
-        return logits
+        vectors: np.ndarray = read(model(**placed)).float().cpu().numpy()
+        return vectors
 
     was_training = model.training
     model.eval()
     try:
         with first_token_only(model), torch.inference_mode(), computing_in(model, precision):
-            return compute_by_length(compute, rows, pad_id, batch_size, model.config.num_labels)
+            return compute_by_length(compute, *batches)
     finally:
         model.train(was_training)

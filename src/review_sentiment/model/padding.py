@@ -1,6 +1,6 @@
 """Batches of reviews of similar length, padded, whichever library computes them.
 
-Letters: B batch, T tokens, K classes, N rows.
+Letters: B batch, T tokens, D width of a vector, N rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,23 +35,23 @@ def compute_by_length(
     rows: Sequence[Sequence[int]],
     pad_id: int,
     batch_size: int,
-    classes: int,
+    width: int,
 ) -> np.ndarray:
-    """Score tokenized reviews; batches hold reviews of similar length, so that little is padded.
+    """Compute a vector of each tokenized review; batches hold reviews of similar length, so that little is padded.
 
     Args:
-        compute: From a batch, as `pad` makes it, to logits, shape (B, K).
+        compute: From a batch, as `pad` makes it, to vectors, float32, shape (B, D), such as logits.
         rows: N lists of token ids.
         pad_id: The tokenizer's padding id.
         batch_size: Reviews per batch.
-        classes: K.
+        width: D.
 
     Returns:
-        Logits in the order of `rows`, float32, shape (N, K).
+        Vectors in the order of `rows`, float32, shape (N, D).
     """
     order = np.argsort([len(row) for row in rows], kind="stable")
-    logits = np.empty((len(rows), classes), dtype=np.float32)
+    vectors = np.empty((len(rows), width), dtype=np.float32)
     for start in range(0, len(rows), batch_size):
         chosen = order[start : start + batch_size]
-        logits[chosen] = compute(pad([rows[index] for index in chosen], pad_id))
-    return logits
+        vectors[chosen] = compute(pad([rows[index] for index in chosen], pad_id))
+    return vectors

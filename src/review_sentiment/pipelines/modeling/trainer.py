@@ -53,7 +53,7 @@ class ReviewTrainer(ResumableTrainer):
         return scheduler
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the usual optimizer, with a rate of its own for the last layer, which starts from random values."""
+        """Make the usual optimizer, with a rate of its own for the last layer, which is new."""
         optimizer = super().create_optimizer(model)
         if self._head_factor == 1:
             return optimizer

@@ -22,6 +22,7 @@ from review_sentiment.model.encoder import (
     bf16_hidden_states,
     collate,
     freeze_lowest,
+    head_inputs,
 )
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
@@ -34,6 +35,7 @@ from review_sentiment.pipelines.modeling.checkpointing import (
     refuse_another,
 )
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
+from review_sentiment.pipelines.modeling.linear_probe import probe_rows, start_head
 from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan, fit_plan, plan_training, scale_learning_rate
 from review_sentiment.pipelines.modeling.probe import Engine, choose_device, choose_engine, measure_pace
 from review_sentiment.pipelines.modeling.temperature import cool_head
@@ -129,6 +131,8 @@ def train(
             params = sized
             batch, padding = typical_batch(params)
         if resumed is None:
+            if params.head_start == "linear_probe":
+                _probe(model, tokenized["train"], params, engine, workers)
             pace = workers.of_first(measure_pace(model, batch, engine, params))
             plan = fit_plan(plan, *rows, pace, params, workers.of_first(time.perf_counter() - start))
         else:
@@ -163,6 +167,21 @@ def train(
         resumed=", ".join(f"at step {before['step']} of run {before['run']}" for before in checkpoints.resumed),
     )  # fmt: skip
     return classifier, history
+
+
+def _probe(model: PreTrainedModel, train_rows: Any, params: TrainingParams, engine: Engine, workers: Workers) -> None:
+    """Start the head as a logistic regression on the untrained encoder's answers; the workers share the rows."""
+    label_id = np.array(train_rows["label_id"])
+    chosen = probe_rows(label_id, params.seed)
+    logger.info("Fitting the new last layer to the untrained encoder on %s reviews", f"{len(chosen):,}")
+    token_ids = train_rows.select(workers.share(chosen.tolist()))["input_ids"][:]
+    with engine.applied(model.to(engine.device)):
+        inputs = head_inputs(model, token_ids, model.config.pad_token_id, params.eval_batch_size, engine.precision)
+    shared = np.empty((len(chosen), inputs.shape[1]), dtype=np.float32)
+    for rank, share in enumerate(workers.of_all(inputs)):
+        shared[rank :: workers.count] = share
+    right = start_head(model, shared, label_id[chosen])
+    logger.info("It has %.1f%% of them right; training goes on from there", 100 * right)
 
 
 def _with_sizes(params: TrainingParams, engine: Engine) -> TrainingParams:
