@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.metrics import headline_metrics, softmax
-from review_sentiment.model.encoder import head_inputs, predict_logits
+from review_sentiment.model.encoder import head_inputs, predict_logits, score_layer
 from review_sentiment.pipelines.modeling.linear_probe import probe_rows, start_head
 from tests.conftest import UP_TO_MODELING
 from tests.model.test_first_token import CONFIGS
@@ -24,11 +24,12 @@ def test_the_head_of_any_encoder_starts_as_the_regression_that_it_reports(name, 
     # Ids that no encoder takes for padding; each class has some of its own.
     rows = [(2 + 3 * label + draw.integers(3, size=3 + index % 4)).tolist() for index, label in enumerate(label_id)]
 
+    size = score_layer(model).weight.norm()
     right = start_head(model, head_inputs(model, rows, 0, 7, "fp32"), label_id)
     answers = predict_logits(model, rows, 0, 8, "fp32")
     assert (answers.argmax(axis=1) == label_id).mean() == right > 0.8
-    # Not only right, but about as sure as a regression of this strength is.
     assert headline_metrics(label_id, softmax(answers))["loss"] < np.log(classes)
+    torch.testing.assert_close(score_layer(model).weight.norm(), size)
 
 
 def test_few_rows_of_a_rare_class_are_all_among_the_chosen():

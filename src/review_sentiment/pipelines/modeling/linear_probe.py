@@ -1,4 +1,4 @@
-"""The start of a new head: a logistic regression on what the untrained encoder gives it.
+"""The start of a new head: the direction of a logistic regression on what the untrained encoder gives it.
 
 A head that starts from random values sends the encoder gradients that mean nothing until it has learned something, and
 these distort what the encoder knew. One that already suits the encoder does not.
@@ -40,7 +40,10 @@ def probe_rows(label_id: np.ndarray, seed: int) -> np.ndarray:
 
 
 def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray) -> float:
-    """Set the last layer to a logistic regression.
+    """Turn the last layer's weights in the direction of a logistic regression; they stay as large as they are.
+
+    A regression's own weights are several times as large. They would move the scores as many times as far at each
+    step of the encoder.
 
     Args:
         model: The classifier, whose last layer is set.
@@ -48,7 +51,7 @@ def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray)
         label_id: Classes, each of the K at least once, shape (N,).
 
     Returns:
-        Share of these rows that are right.
+        Share of these rows that the regression has right.
 
     Raises:
         UserError: The encoder's answers are no numbers, or infinite.
@@ -71,6 +74,9 @@ def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray)
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     head = score_layer(model)
+    # Of an encoder that answers all alike, the regression is zero.
+    smaller = float(head.weight.detach().norm()) / (np.linalg.norm(weight) or 1.0)
+    weight, bias = smaller * weight, smaller * bias
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         if head.bias is not None:

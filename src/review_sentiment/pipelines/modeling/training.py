@@ -170,7 +170,7 @@ def train(
 
 
 def _probe(model: PreTrainedModel, train_rows: Any, params: TrainingParams, engine: Engine, workers: Workers) -> None:
-    """Start the head as a logistic regression on the untrained encoder's answers; the workers share the rows."""
+    """Start the head along a logistic regression on the untrained encoder's answers; the workers share the rows."""
     label_id = np.array(train_rows["label_id"])
     chosen = probe_rows(label_id, params.seed)
     logger.info("Fitting the new last layer to the untrained encoder on %s reviews", f"{len(chosen):,}")
@@ -181,7 +181,7 @@ def _probe(model: PreTrainedModel, train_rows: Any, params: TrainingParams, engi
     for rank, share in enumerate(workers.of_all(inputs)):
         shared[rank :: workers.count] = share
     right = start_head(model, shared, label_id[chosen])
-    logger.info("It has %.1f%% of them right; training goes on from there", 100 * right)
+    logger.info("A logistic regression has %.1f%% of them right, and training starts in its direction", 100 * right)
 
 
 def _with_sizes(params: TrainingParams, engine: Engine) -> TrainingParams:
