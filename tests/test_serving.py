@@ -36,7 +36,7 @@ from review_sentiment.scoring.confidence import check_on_test
 from review_sentiment.serving.app import build_app
 from review_sentiment.serving.log import PredictionLog
 from review_sentiment.serving.server import make_server
-from tests.conftest import make_corpus
+from tests.conftest import BAD, GOOD, make_corpus
 from tests.test_report import BROWSER, needs_browser
 
 TEXTS = list(make_corpus(20, seed=7)["text"])
@@ -471,10 +471,12 @@ class Page:
 
 @needs_browser
 def test_the_page_answers_a_person(trained, tmp_path):
-    short, long = "a superb lovely <b>film</b>", "the film was superb boring quite " + "the " * 60
-    confidence = trained.scorer.score([short, long]).proba.max(axis=1)
-    assert confidence[1] < confidence[0]
-    threshold = dataclasses.replace(trained.scorer.threshold, proba=confidence.mean())
+    short = "a superb lovely <b>film</b>"
+    mixed = [f"the film was {good} {bad} quite " + "the " * 60 for good in GOOD for bad in BAD]
+    confidence = trained.scorer.score([short, *mixed]).proba.max(axis=1)
+    long = mixed[confidence[1:].argmin()]
+    confidence = confidence[0], confidence.min()
+    threshold = dataclasses.replace(trained.scorer.threshold, proba=sum(confidence) / 2)
     lenient = dataclasses.replace(trained.scorer, threshold=threshold)
     with serving(trained, lenient) as client, browsing(tmp_path, f"{client.base_url}/") as page:
         accuracy = f"{100 * trained.on_test['accuracy']:.1f} % of 20 test reviews right"

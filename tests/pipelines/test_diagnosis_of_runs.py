@@ -40,7 +40,7 @@ def test_a_learning_rate_of_1_explodes(project, caplog):
 
 
 def test_a_learning_rate_of_1e_7_is_not_learning(project, caplog):
-    found = diagnose(project, training={"learning_rate": 1e-7})
+    found = diagnose(project, training={"learning_rate": 1e-7, "head_start": "random"})
 
     assert "the model is not learning" in found["learning_rate_low"]["title"]
     assert found["loss_flat"]["severity"] == found["chance"]["severity"] == "bad"

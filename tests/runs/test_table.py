@@ -46,7 +46,7 @@ def made(tmp_path_factory, tiny_encoder, corpus):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
         for rate in (1e-2, 1e-2, 1e-7):
-            training = {"learning_rate": rate, "average_decay": 0}
+            training = {"learning_rate": rate, "average_decay": 0, "head_start": "random"}
             runs.append(project.run(training=training, subset={"train_rows": 60, "test_rows": 60}))
     return SimpleNamespace(project=project, good=runs[0], same=runs[1], bad=runs[2])
 
