@@ -94,7 +94,7 @@ def test_three_workers_train_what_one_does(job, train_on_three, group_by_length)
 
 @pytest.mark.slow
 def test_a_number_that_is_none_stops_all_workers_at_its_step(job, train_on_three):
-    arguments = job(**SHARED)
+    arguments = job(**SHARED, head_start="random")  # which reads no review before the first step
     pretrained = arguments[2]
     word = pretrained.tokenizer.convert_tokens_to_ids("superb")  # which not every worker's share holds
     pretrained.weights["embeddings.word_embeddings.weight"][word, 0] = float("nan")
