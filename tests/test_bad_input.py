@@ -111,7 +111,7 @@ def test_all_faults_are_told_at_once(project):
         ("reveiws=reviews.csv", ["reveiws is not a parameter; did you mean 'reviews'?"]),
         ("subset.train_row=5", ["subset.train_row is not a parameter; did you mean 'subset.train_rows'?"]),
         ("training.epoch=5", ["training.epoch is not a parameter; did you mean 'training.epochs'?"]),
-        ("subset.train_rows=-5", ["subset.train_rows: input should be greater than 0, got -5"]),
+        ("subset.train_rows=-5", ["subset.train_rows: input should be greater than 0, or 'all', got -5"]),
         ("subset.test_rows=many", ["subset.test_rows: ", "got 'many'"]),
         ("training.early_stopping_patience=9", ["early_stopping_patience (9) must be below epochs (4)"]),
         ("tokenize.max_tokens=4096", ["tokenize.max_tokens is 4096", "reads at most 64 tokens"]),

@@ -5,8 +5,9 @@ silence. Kedro hands each node its block as one of these models; `parse_paramete
 runs, whichever pipelines were asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -328,6 +329,17 @@ def _known_names(path: tuple[Any, ...]) -> list[str]:
     return list(getattr(model, "model_fields", {}))
 
 
+def _by_value(errors: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """One error for each value; pydantic has one for each branch of a union, and adds the branch to the path."""
+
+    def value(error: Mapping[str, Any]) -> tuple[Any, ...]:
+        return *error["loc"][:2], *(part for part in error["loc"][2:] if isinstance(part, int))
+
+    for _, (first, *others) in groupby(errors, value):
+        expected = [error["msg"].removeprefix("Input should be ") for error in others]
+        yield {**first, "msg": ", or ".join([first["msg"], *expected])}
+
+
 def _describe(error: Mapping[str, Any]) -> str:
     """One pydantic error as one line: where, what was got, what was expected."""
     path = tuple(error["loc"])
@@ -363,7 +375,7 @@ def parse_parameters(raw: Mapping[str, Any]) -> Parameters:
     try:
         return Parameters.model_validate(dict(raw))
     except ValidationError as error:
-        faults = list(dict.fromkeys(_describe(item) for item in error.errors()))
+        faults = list(dict.fromkeys(_describe(item) for item in _by_value(error.errors())))
         raise UserError(fault_list("The parameters are not valid", faults)) from None
 
 
