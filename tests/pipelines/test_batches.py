@@ -1,6 +1,13 @@
 import numpy as np
+import pytest
 
-from review_sentiment.pipelines.modeling.batches import LengthBatches
+from review_sentiment.datasets.encoder import TokenizerDataset
+from review_sentiment.model.tokens import encode_texts
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.modeling.batches import LengthBatches, ReadLength
+from review_sentiment.pipelines.modeling.trainer import ReviewTrainer
+from tests.conftest import UP_TO_MODELING
+from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 def test_each_row_once_in_even_batches_of_random_order():
@@ -21,3 +28,41 @@ def test_each_row_once_in_even_batches_of_random_order():
 
 def test_fewer_rows_than_a_batch():
     assert sorted(LengthBatches([3, 1, 2], batch_size=8, seed=0)) == [0, 1, 2]
+
+
+def test_batches_are_even_in_what_an_epoch_reads():
+    lengths = np.concatenate([np.arange(10, 30), np.full(20, 300)])
+    batches = LengthBatches(lengths, batch_size=10, seed=0, max_tokens=lambda epoch: (20, 300)[epoch])
+    for epoch, most in enumerate((20, 300)):
+        batches.set_epoch(epoch)
+        read = np.minimum(lengths, most)[list(batches)].reshape(4, 10)
+        assert sorted(read.max(axis=1) - read.min(axis=1))[:3] == ([0, 0, 0] if epoch == 0 else [0, 0, 9])
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
+def test_a_review_is_cut_as_if_it_had_been_tokenized_so(raw, truncation):  # noqa: F811
+    tokenizer = TokenizerDataset(encoder="minilm").load()
+    params = parse_parameters({**raw, "tokenize": {**raw["tokenize"], "max_tokens": 40, "truncation": truncation}})
+    text = " ".join(map(str, range(100)))
+    for length in (8, 13, 39, 40, 60):
+        reading = ReadLength(length, params.tokenize, tokenizer.tokenizer)
+        long = encode_texts(tokenizer, [text], 40, params.tokenize)["input_ids"][0]
+        short = encode_texts(tokenizer, [text], min(length, 40), params.tokenize)["input_ids"][0]
+        assert reading.cut(long, reading.early) == short.tolist()
+
+
+def test_only_the_last_epoch_reads_whole_reviews(project, monkeypatch, caplog):
+    read, step = [], ReviewTrainer.training_step
+
+    def look(trainer, model, inputs, *args, **kwargs):
+        read.append((trainer.state.global_step, inputs["input_ids"].shape[1]))
+        return step(trainer, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(ReviewTrainer, "training_step", look)
+    for group_by_length in (True, False):
+        read.clear()
+        project.run(*UP_TO_MODELING, training={"early_max_tokens": 12, "group_by_length": group_by_length})
+        steps = 1 + max(at for at, _ in read)
+        early = {length for at, length in read if at < steps * 5 / 6}
+        assert (early, {length for at, length in read} - early) == ({12}, {18})
+    assert "Before the last pass at most 12 tokens of a review are read, 67% of all" in caplog.text

@@ -37,7 +37,7 @@ def test_a_moved_end_still_decays_to_zero_without_a_jump():
 
 def test_a_machine_that_turns_out_slower_still_ends_in_time():
     start, control, state = time.perf_counter(), TrainerControl(), TrainerState(max_steps=1000)
-    plan = TrainingPlan(steps_per_epoch=1000, steps=1000, warmup_steps=0, peak_learning_rate=1e-4)
+    plan = TrainingPlan(steps_per_epoch=1000, steps=1000, warmup_steps=0, peak_learning_rate=1e-4, early_cost=1.0)
     clock = Clock(Pace(step_seconds=0.001, row_seconds=0.0), plan, 10, start)
     budget = TimeBudget(1.5, clock, Schedule(1000), Workers())
     clock.on_train_begin(None, state, control)
@@ -52,10 +52,10 @@ def test_a_machine_that_turns_out_slower_still_ends_in_time():
 
 
 def test_clock_and_schedule_go_on_where_they_were():
-    plan = TrainingPlan(steps_per_epoch=10, steps=40, warmup_steps=4, peak_learning_rate=1e-4)
+    plan = TrainingPlan(steps_per_epoch=10, steps=40, warmup_steps=4, peak_learning_rate=1e-4, early_cost=1.0)
     clock = Clock(Pace(step_seconds=1.0, row_seconds=0.1), plan, 10, time.perf_counter() - 100)
     clock.on_train_begin(None, TrainerState(), TrainerControl())
-    clock.on_step_end(None, TrainerState(), TrainerControl())
+    clock.on_step_end(None, TrainerState(global_step=1), TrainerControl())
     clock.on_evaluate(None, TrainerState(), TrainerControl())
     later = Clock(Pace(step_seconds=9.0, row_seconds=9.0), plan, 10, time.perf_counter())
     later.restore(clock.state())
@@ -66,3 +66,17 @@ def test_clock_and_schedule_go_on_where_they_were():
     schedule.end_at(20, 30)
     other.restore(schedule.state())
     assert rates(other, 30)[20:] == rates(Schedule(40), 30, move=(20, 30))[20:]
+
+
+def test_early_steps_are_reckoned_as_the_shorter_ones_that_they_are():
+    plan = TrainingPlan(steps_per_epoch=10, steps=30, warmup_steps=0, peak_learning_rate=1e-4, early_cost=0.5)
+    clock = Clock(Pace(step_seconds=1.0, row_seconds=0.0), plan, 10, time.perf_counter())
+    assert clock.remaining(0, 30) == 20
+    assert clock.remaining(15, 30) == 12.5
+    assert clock.step_seconds == 0.5
+    assert [clock.last_step(0, 30, seconds) for seconds in (-1, 3, 10, 13.5, 20)] == [0, 6, 20, 23, 30]
+    assert clock.last_step(25, 30, 2) == 27
+
+    later = clock.state()
+    clock.restore(later | {"step": 20})
+    assert clock.step_seconds == 1.0

@@ -13,12 +13,14 @@ def training(raw):  # noqa: F811
 
 def test_the_tutorials_warm_up_never_reaches_its_rate(training):
     unfinished = {"accumulation_steps": 2, "warmup_steps": 500}
-    plan = plan_training(2500, 1000, 2, training.model_copy(update={**unfinished, "allow_unfinished_warmup": True}))
+    plan = plan_training(
+        2500, 1000, 2, training.model_copy(update={**unfinished, "allow_unfinished_warmup": True}), 1.0
+    )
     assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps) == (157, 471, 500)
     assert plan.peak_learning_rate == pytest.approx(3e-5 * 470 / 500)
 
     with pytest.raises(UserError, match=r"\(500\) is not shorter than the run \(471 steps\)"):
-        plan_training(2500, 1000, 2, training.model_copy(update=unfinished))
+        plan_training(2500, 1000, 2, training.model_copy(update=unfinished), 1.0)
 
 
 def test_a_wider_encoder_gets_a_lower_rate_unless_told_otherwise(training):
@@ -27,18 +29,18 @@ def test_a_wider_encoder_gets_a_lower_rate_unless_told_otherwise(training):
 
 
 def test_a_share_of_the_steps_is_a_warm_up(training):
-    plan = plan_training(80, 20, 2, training.model_copy(update={"warmup_steps": 0.1}))
+    plan = plan_training(80, 20, 2, training.model_copy(update={"warmup_steps": 0.1}), 1.0)
     assert (plan.steps, plan.warmup_steps, plan.peak_learning_rate) == (30, 3, 3e-5)
 
 
 def test_all_faults_are_told_at_once(training):
     with pytest.raises(UserError, match=r"(?s)warmup_steps.*validation has 1 rows for 2 classes"):
-        plan_training(8, 1, 2, training.model_copy(update={"warmup_steps": 3}))
+        plan_training(8, 1, 2, training.model_copy(update={"warmup_steps": 3}), 1.0)
 
 
 def test_a_budget_shortens_run_and_warm_up_together(training):
     params = training.model_copy(update={"warmup_steps": 0.1, "time_budget_minutes": 1.0})
-    plan = plan_training(320, 100, 2, params)
+    plan = plan_training(320, 100, 2, params, 1.0)
     pace = Pace(step_seconds=0.5, row_seconds=0.05)
 
     # 60 s less 3 % and 3.1 s gone leave 55.1; two validations of 5 s leave 45.1.
@@ -50,3 +52,14 @@ def test_a_budget_shortens_run_and_warm_up_together(training):
 
     with pytest.raises(UserError, match=r"about 1.5 minutes; allow these, lower subset.train_rows to 200,"):
         fit_plan(plan, 320, 100, Pace(2.0, 0.05), params, spent=3.1)
+
+
+def test_a_budget_buys_more_steps_where_early_ones_are_shorter(training):
+    params = training.model_copy(update={"warmup_steps": 0.1, "time_budget_minutes": 1.0})
+    plan = plan_training(320, 100, 2, params, early_cost=0.5)
+    # Two epochs before the last take 40 of its steps' time; 55.1 s less three validations of 5 s leave 40.1.
+    fitted = fit_plan(plan, 320, 100, Pace(step_seconds=0.8, row_seconds=0.05), params, spent=3.1)
+    assert (plan.steps, plan.early_steps, fitted.steps, fitted.early_steps) == (120, 80, 90, 80)
+    # In one pass, all is read.
+    fitted = fit_plan(plan, 320, 100, Pace(step_seconds=1.25, row_seconds=0.05), params, spent=3.1)
+    assert (fitted.steps, fitted.early_steps) == (56, 40)

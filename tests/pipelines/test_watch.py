@@ -72,7 +72,7 @@ def test_nothing_is_kept_of_a_run_without_a_finished_epoch(project, break_at):
 )
 def test_no_memory_is_told_with_what_to_lower(raw, error):  # noqa: F811
     parameters = parse_parameters(raw)
-    words = r"lower training.batch_size \(now 16.*tokenize.max_tokens \(now 256\)"
+    words = r"lower training.batch_size \(now 16.*tokenize.max_tokens \(now 384\)"
     with pytest.raises(UserError, match=words), memory_told(parameters.training, parameters.tokenize):
         raise error
 

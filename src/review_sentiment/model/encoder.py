@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -67,11 +68,7 @@ class Classifier:
 
     def encoder_tokenizer(self) -> EncoderTokenizer:
         """Its tokenizer as data engineering uses it."""
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        tokenizer = whole_text_tokenizer(self.tokenizer)
         return EncoderTokenizer(self.settings["encoder"], tokenizer, self.tokenizer.model_max_length)
 
     def precision_here(self) -> Precision:
@@ -92,6 +89,14 @@ class Classifier:
         precision = self.precision_here()
         pad_id = self.tokenizer.pad_token_id
         return lambda rows: predict_logits(self.model, rows, pad_id, batch_size, precision)
+
+
+def whole_text_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """What is inside of transformers' tokenizer, without the truncation and padding that it was published with."""
+    inside = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    inside.no_truncation()
+    inside.no_padding()
+    return inside
 
 
 def add_head(

@@ -66,6 +66,14 @@ def truncate(ids: Sequence[int], budget: int, params: TokenizeParams) -> list[in
     return [*ids[:head], *ids[len(ids) - (budget - head) :]]
 
 
+def special_tokens(tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer puts before and after every text."""
+    frame = tokenizer.encode("a")
+    first = frame.special_tokens_mask.index(0)
+    last = len(frame.ids) - frame.special_tokens_mask[::-1].index(0)
+    return frame.ids[:first], frame.ids[last:]
+
+
 def encode_texts(
     encoder: EncoderTokenizer, texts: Sequence[str], max_tokens: int, params: TokenizeParams
 ) -> dict[str, list[Any]]:
@@ -82,10 +90,7 @@ def encode_texts(
         `tokens_total` (how many the whole review has, special tokens included).
     """
     tokenizer = encoder.tokenizer
-    frame = tokenizer.encode("a")
-    first = frame.special_tokens_mask.index(0)
-    last = len(frame.ids) - frame.special_tokens_mask[::-1].index(0)
-    prefix, suffix = frame.ids[:first], frame.ids[last:]
+    prefix, suffix = special_tokens(tokenizer)
     special = len(prefix) + len(suffix)
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     kept = [[*prefix, *truncate(ids, max_tokens - special, params), *suffix] for ids in rows]

@@ -1,16 +1,80 @@
 """The order of training rows: batches of similar length, in random order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from review_sentiment.params import TrainingParams
+from review_sentiment.model.tokens import special_tokens, truncate
+from review_sentiment.params import TokenizeParams, TrainingParams
+from review_sentiment.pipelines.modeling.plan import TrainingPlan
 from review_sentiment.pipelines.modeling.workers import Workers
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Rows are sorted by length within chunks of this many batches: enough to leave little padding, few enough that rows
 # meet others from epoch to epoch.
 _CHUNK_BATCHES = 25
+
+
+class ReadLength(TrainerCallback):
+    """How much of a review is read: less before the last epoch.
+
+    What an early epoch teaches can be learned from less, in half the time, and a whole review is new to the last one.
+
+    Args:
+        early_max_tokens: Most tokens of a review before the last epoch, special ones included; None for all.
+        tokenize: The block `tokenize`: how much the last epoch reads, and which part of a longer review is kept.
+        tokenizer: What made the tokens.
+
+    Source: Devlin et al. 2019, arXiv 1810.04805, section A.2 (long sequences only at the end of a training); Li et al.
+    2022, arXiv 2108.06084 (sequence length warm-up).
+    """
+
+    def __init__(self, early_max_tokens: int | None, tokenize: TokenizeParams, tokenizer: "Tokenizer") -> None:
+        self._all, self._tokenize = tokenize.max_tokens, tokenize
+        self.early = min(early_max_tokens or self._all, self._all)
+        self._prefix, self._suffix = map(len, special_tokens(tokenizer))
+        self._plan: TrainingPlan | None = None
+        self.now = self._all
+
+    def follow(self, plan: TrainingPlan) -> None:
+        """Learn which epoch is the last."""
+        self._plan = plan
+
+    def of_epoch(self, epoch: int) -> int:
+        """Most tokens of a review in an epoch; the first is 0."""
+        is_early = self._plan is not None and epoch * self._plan.steps_per_epoch < self._plan.early_steps
+        return self.early if is_early else self._all
+
+    def early_cost(self, lengths: Sequence[int]) -> float:
+        """Tokens of an early epoch, as a share of the last one's.
+
+        Args:
+            lengths: Tokens of each training row.
+        """
+        return float(np.minimum(lengths, self.early).sum() / np.sum(lengths))
+
+    def cut(self, ids: Sequence[int], max_tokens: int) -> list[int]:
+        """Shorten a tokenized review, as if it had been tokenized so.
+
+        Args:
+            ids: Its token ids, with special ones.
+            max_tokens: Most that are kept, special ones included.
+        """
+        if len(ids) <= max_tokens:
+            return list(ids)
+        end = len(ids) - self._suffix
+        budget = max_tokens - self._prefix - self._suffix
+        return [*ids[: self._prefix], *truncate(ids[self._prefix : end], budget, self._tokenize), *ids[end:]]
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Read as much as this epoch does."""
+        assert self._plan is not None
+        self.now = self.of_epoch(state.global_step // self._plan.steps_per_epoch)
 
 
 class LengthBatches(Sampler[int]):
@@ -22,10 +86,13 @@ class LengthBatches(Sampler[int]):
         lengths: Tokens of each of the N rows.
         batch_size: Rows per block.
         seed: Seed of the order; the epoch is added to it.
+        max_tokens: Gives how many of them an epoch reads at most; None where each reads all.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths = np.asarray(lengths)
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, max_tokens: Callable[[int], int] | None = None
+    ) -> None:
+        self._lengths, self._max_tokens = np.asarray(lengths), max_tokens
         self._batch_size, self._seed, self._epoch = batch_size, seed, 0
 
     def __len__(self) -> int:
@@ -42,7 +109,8 @@ class LengthBatches(Sampler[int]):
         full = len(order) - len(order) % self._batch_size
         chunk = self._batch_size * _CHUNK_BATCHES
         pieces = [order[start : min(start + chunk, full)] for start in range(0, full, chunk)]
-        sorted_pieces = [piece[np.argsort(self._lengths[piece], kind="stable")] for piece in pieces]
+        lengths = np.minimum(self._lengths, self._max_tokens(self._epoch)) if self._max_tokens else self._lengths
+        sorted_pieces = [piece[np.argsort(lengths[piece], kind="stable")] for piece in pieces]
         blocks = np.concatenate([np.empty(0, dtype=order.dtype), *sorted_pieces]).reshape(-1, self._batch_size)
         yield from blocks[draw.permutation(len(blocks))].ravel().tolist()
         yield from order[full:].tolist()

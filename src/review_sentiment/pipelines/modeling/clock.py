@@ -33,6 +33,8 @@ class Clock(TrainerCallback):
 
     def __init__(self, pace: Pace, plan: TrainingPlan, validation_rows: int, start: float) -> None:
         self._start, self._plan = start, plan
+        self._step = 0
+        # Seconds are those of steps in the last epoch, which earlier ones are reckoned in.
         self._sum, self._count = _STEPS * pace.step_seconds, _STEPS
         self._latest = deque([pace.step_seconds] * _STEPS, maxlen=_STEPS)
         self._validation = validation_rows * pace.row_seconds
@@ -42,6 +44,7 @@ class Clock(TrainerCallback):
         """What was measured; the time between a crash and the training that goes on does not count."""
         return {
             "elapsed": self.elapsed,
+            "step": self._step,
             "sum": self._sum,
             "count": self._count,
             "latest": list(self._latest),
@@ -52,7 +55,7 @@ class Clock(TrainerCallback):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on as if the time since `state` had not passed."""
         self._start = time.perf_counter() - state["elapsed"]
-        self._sum, self._count = state["sum"], state["count"]
+        self._step, self._sum, self._count = state["step"], state["sum"], state["count"]
         self._latest.extend(state["latest"])
         self._validation, self._validations = state["validation"], state["validations"]
 
@@ -63,7 +66,11 @@ class Clock(TrainerCallback):
 
     @property
     def step_seconds(self) -> float:
-        """Seconds that one of the coming steps is expected to take."""
+        """Seconds that the next step is expected to take."""
+        return self._late_seconds * self._plan.cost(self._step, self._step + 1)
+
+    @property
+    def _late_seconds(self) -> float:
         overall, latest = self._sum / self._count, sum(self._latest) / _STEPS
         return overall if overall / _CHANGED < latest < overall * _CHANGED else latest
 
@@ -78,7 +85,12 @@ class Clock(TrainerCallback):
 
     def remaining(self, step: int, last_step: int) -> float:
         """Seconds from now to the end of a run that is at `step` and ends at `last_step`."""
-        return (last_step - step) * self.step_seconds + self.validation_left(last_step)
+        return self._plan.cost(step, last_step) * self._late_seconds + self.validation_left(last_step)
+
+    def last_step(self, step: int, last_step: int, seconds: float) -> int:
+        """The last step that a run at `step` gets to in some seconds, if it keeps the validations up to `last_step`."""
+        left = seconds - self.validation_left(last_step)
+        return self._plan.last_step(step, left / self._late_seconds) if left > 0 else step
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start to measure."""
@@ -86,7 +98,8 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure a step."""
-        seconds = self._lap()
+        seconds = self._lap() / self._plan.cost(self._step, self._step + 1)
+        self._step = state.global_step
         self._sum, self._count = self._sum + seconds, self._count + 1
         self._latest.append(seconds)
 
@@ -168,4 +181,4 @@ class TimeBudget(TrainerCallback):
         left = self._seconds - self._clock.elapsed
         if step >= last or self._clock.remaining(step, last) <= left:
             return last
-        return step + max(0, int((left - self._clock.validation_left(last)) / self._clock.step_seconds))
+        return self._clock.last_step(step, last, left)

@@ -1,7 +1,7 @@
 """What a fine-tuning run will do, worked out and checked before its first step."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from review_sentiment.errors import UserError, fault_list
 from review_sentiment.params import TrainingParams
@@ -15,7 +15,7 @@ class Pace:
     """What a machine needs.
 
     Attributes:
-        step_seconds: One optimizer step on batches of mean size.
+        step_seconds: One optimizer step on batches of mean size, in the last epoch.
         row_seconds: Scoring one review.
     """
 
@@ -32,12 +32,31 @@ class TrainingPlan:
         steps: Optimizer steps in all.
         warmup_steps: Steps in which the learning rate rises.
         peak_learning_rate: Highest rate that the run reaches; below the parameter's if warm-up never ends.
+        early_cost: Time of a step before the last epoch, as a share of one in it.
     """
 
     steps_per_epoch: int
     steps: int
     warmup_steps: int
     peak_learning_rate: float
+    early_cost: float
+
+    @property
+    def early_steps(self) -> int:
+        """Steps before the last epoch."""
+        return (math.ceil(self.steps / self.steps_per_epoch) - 1) * self.steps_per_epoch
+
+    def cost(self, step: int, last_step: int) -> float:
+        """What the steps after `step` up to `last_step` take, in steps of the last epoch."""
+        early = max(0, min(last_step, self.early_steps) - step)
+        return early * self.early_cost + (last_step - step - early)
+
+    def last_step(self, step: int, cost: float) -> int:
+        """How far a run at `step` gets with steps that take `cost` together, in steps of the last epoch."""
+        early = max(0, self.early_steps - step)
+        if cost < early * self.early_cost:
+            return step + int(cost / self.early_cost)
+        return step + early + int(cost - early * self.early_cost)
 
 
 def scale_learning_rate(params: TrainingParams, width: int) -> TrainingParams:
@@ -57,7 +76,9 @@ def scale_learning_rate(params: TrainingParams, width: int) -> TrainingParams:
     return params.model_copy(update={"learning_rate": params.learning_rate * params.learning_rate_width / width})
 
 
-def plan_training(train_rows: int, validation_rows: int, classes: int, params: TrainingParams) -> TrainingPlan:
+def plan_training(
+    train_rows: int, validation_rows: int, classes: int, params: TrainingParams, early_cost: float
+) -> TrainingPlan:
     """Work out the schedule, and refuse one that can't do what it says.
 
     Args:
@@ -65,6 +86,7 @@ def plan_training(train_rows: int, validation_rows: int, classes: int, params: T
         validation_rows: Reviews in the validation split.
         classes: How many classes there are.
         params: The block `training`.
+        early_cost: Time of a step before the last epoch, as a share of one in it.
 
     Returns:
         The plan; its steps are those that the Trainer will take.
@@ -89,7 +111,7 @@ def plan_training(train_rows: int, validation_rows: int, classes: int, params: T
         )
     if faults:
         raise UserError(fault_list("Training can't start", faults))
-    return _planned(steps_per_epoch, steps, params)
+    return _planned(steps_per_epoch, steps, params, early_cost)
 
 
 def fit_plan(
@@ -117,10 +139,9 @@ def fit_plan(
     validation = validation_rows * pace.row_seconds
     steps = 0
     for epochs in range(params.epochs, 0, -1):
-        fitting = min(
-            plan.steps, epochs * plan.steps_per_epoch, int((seconds - epochs * validation) / pace.step_seconds)
-        )
-        if fitting > (epochs - 1) * plan.steps_per_epoch:
+        shorter = replace(plan, steps=epochs * plan.steps_per_epoch)
+        fitting = min(shorter.steps, shorter.last_step(0, max(0.0, seconds - epochs * validation) / pace.step_seconds))
+        if fitting > shorter.early_steps:
             steps = fitting
             break
     if steps < plan.steps_per_epoch:
@@ -132,14 +153,14 @@ def fit_plan(
             + (f" lower subset.train_rows to {rows:,}," if rows else "")
             + " or lower tokenize.max_tokens"
         )
-    return _planned(plan.steps_per_epoch, steps, params)
+    return _planned(plan.steps_per_epoch, steps, params, plan.early_cost)
 
 
-def _planned(steps_per_epoch: int, steps: int, params: TrainingParams) -> TrainingPlan:
+def _planned(steps_per_epoch: int, steps: int, params: TrainingParams, early_cost: float) -> TrainingPlan:
     warmup = _warmup(steps, params)
     # The Trainer's warm-up rises from 0 at the first step, so the last of `steps` steps is number steps - 1.
     peak = params.learning_rate * (1.0 if warmup < steps else (steps - 1) / warmup)
-    return TrainingPlan(steps_per_epoch, steps, warmup, peak)
+    return TrainingPlan(steps_per_epoch, steps, warmup, peak, early_cost)
 
 
 def _warmup(steps: int, params: TrainingParams) -> int:

@@ -1,5 +1,6 @@
 """The Hugging Face Trainer as this project uses it: batches by length, a rate for the head, sorted validation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class ReviewTrainer(ResumableTrainer):
         precision: Precision,
         average: WeightAverage,
         schedule: Schedule,
+        max_tokens: Callable[[int], int],
         head_factor: float,
         watch: Watch,
         best: KeepBest,
@@ -43,7 +45,7 @@ class ReviewTrainer(ResumableTrainer):
         super().__init__(**kwargs)
         self._workers = workers
         self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
-        self._head_factor = head_factor
+        self._max_tokens, self._head_factor = max_tokens, head_factor
         self._watch, self._best = watch, best
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -81,7 +83,7 @@ class ReviewTrainer(ResumableTrainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         lengths = self.train_dataset["length"][:]
-        return LengthBatches(lengths, self.args.per_device_train_batch_size, self.args.seed)
+        return LengthBatches(lengths, self.args.per_device_train_batch_size, self.args.seed, self._max_tokens)
 
     def get_train_dataloader(self) -> DataLoader:
         """Give each worker its share of every batch; accelerate's own way repeats rows to fill the last batch up."""

@@ -23,10 +23,11 @@ from review_sentiment.model.encoder import (
     collate,
     freeze_lowest,
     head_inputs,
+    whole_text_tokenizer,
 )
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
-from review_sentiment.pipelines.modeling.batches import preview_batches
+from review_sentiment.pipelines.modeling.batches import ReadLength, preview_batches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
 from review_sentiment.pipelines.modeling.checkpointing import (
     Checkpointing,
@@ -103,9 +104,12 @@ def train(
     if resumed is not None:
         refuse_another(resumed, same)
     params = scale_learning_rate(params, pretrained.config.hidden_size)
-    plan = plan_training(*rows, len(label_names), params)
+    reading = ReadLength(params.early_max_tokens, tokenize, whole_text_tokenizer(pretrained.tokenizer))
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
-    collator = _collator(pretrained, to_length)
+    lengths = tokenized["train"]["length"][:]
+    early_cost = reading.early_cost(lengths if to_length is None else [to_length])
+    plan = plan_training(*rows, len(label_names), params, early_cost)
+    collator = _collator(pretrained, reading, to_length is not None)
     set_seed(params.seed)
     model = add_head(pretrained, label_names, params.pooling, params.hidden_dropout, params.attention_dropout)
     freeze_lowest(model, params.freeze_word_embeddings, params.freeze_layers)
@@ -113,7 +117,6 @@ def train(
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.config.use_cache = False  # of keys and values, which only text generators keep; else a warning says so
     with first_token_only(model) if params.first_token_only else nullcontext():
-        lengths = tokenized["train"]["length"][:]
 
         def typical_batch(params: TrainingParams) -> tuple[dict[str, torch.Tensor], float]:
             typical, padding = preview_batches(lengths, params, to_length)
@@ -132,13 +135,14 @@ def train(
             batch, padding = typical_batch(params)
         if resumed is None:
             if params.head_start == "linear_probe":
-                _probe(model, tokenized["train"], params, engine, workers)
+                _probe(model, tokenized["train"], params, reading, engine, workers)
             pace = workers.of_first(measure_pace(model, batch, engine, params))
             plan = fit_plan(plan, *rows, pace, params, workers.of_first(time.perf_counter() - start))
         else:
             pace, plan = Pace(**resumed.state["pace"]), TrainingPlan(**resumed.state["plan"])
         logger.info("Computing in %s, threads: %d (%s)", engine.precision, engine.threads, engine.reason)
         clock = Clock(pace, plan, rows[1], start)
+        reading.follow(plan)
         _log_plan(plan, params, model, clock, padding)
         logged, best = History(clock), KeepBest(params)
         watch = Watch(logged, len(label_names), diagnosis, params, workers)
@@ -147,8 +151,8 @@ def train(
         try:
             with engine.applied(model), bf16_hidden_states(model):
                 _run(
-                    model, tokenized, collator, params, plan, engine, (clock, logged, watch, best), checkpoints, begun,
-                    resumed, workers,
+                    model, tokenized, collator, params, plan, reading, engine, (clock, logged, watch, best),
+                    checkpoints, begun, resumed, workers,
                 )  # fmt: skip
         except DivergedError as error:
             rescued = _classifier(model, best, pretrained, tokenize, engine, label_id) if best.weights else None
@@ -169,12 +173,21 @@ def train(
     return classifier, history
 
 
-def _probe(model: PreTrainedModel, train_rows: Any, params: TrainingParams, engine: Engine, workers: Workers) -> None:
+def _probe(
+    model: PreTrainedModel,
+    train_rows: Any,
+    params: TrainingParams,
+    reading: ReadLength,
+    engine: Engine,
+    workers: Workers,
+) -> None:
     """Start the head along a logistic regression on the untrained encoder's answers; the workers share the rows."""
     label_id = np.array(train_rows["label_id"])
     chosen = probe_rows(label_id, params.seed)
     logger.info("Fitting the new last layer to the untrained encoder on %s reviews", f"{len(chosen):,}")
-    token_ids = train_rows.select(workers.share(chosen.tolist()))["input_ids"][:]
+    token_ids = [
+        reading.cut(ids, reading.early) for ids in train_rows.select(workers.share(chosen.tolist()))["input_ids"]
+    ]
     with engine.applied(model.to(engine.device)):
         inputs = head_inputs(model, token_ids, model.config.pad_token_id, params.eval_batch_size, engine.precision)
     shared = np.empty((len(chosen), inputs.shape[1]), dtype=np.float32)
@@ -218,7 +231,7 @@ def _classifier(
     return Classifier(model.cpu().eval(), pretrained.tokenizer, settings)
 
 
-def _collator(pretrained: Pretrained, to_length: int | None) -> Collator:
+def _collator(pretrained: Pretrained, reading: ReadLength, pads_to_limit: bool) -> Collator:
     pad_id = pretrained.tokenizer.pad_token_id
     if pad_id is None:
         raise UserError(f"the encoder '{pretrained.name}' has no padding token; use one that was made to read texts")
@@ -227,7 +240,8 @@ def _collator(pretrained: Pretrained, to_length: int | None) -> Collator:
         # A worker without a share of a batch computes with the others nevertheless, who wait for its gradients.
         rows = rows or [{"input_ids": [pad_id], "label_id": _IGNORED}]
         labels = torch.tensor([row["label_id"] for row in rows])
-        return {**collate([row["input_ids"] for row in rows], pad_id, to_length), "labels": labels}
+        token_ids = [reading.cut(row["input_ids"], reading.now) for row in rows]
+        return {**collate(token_ids, pad_id, reading.now if pads_to_limit else None), "labels": labels}
 
     return collate_rows
 
@@ -238,6 +252,7 @@ def _run(
     collator: Collator,
     params: TrainingParams,
     plan: TrainingPlan,
+    reading: ReadLength,
     engine: Engine,
     watchers: tuple[Clock, History, Watch, KeepBest],
     checkpoints: "Checkpoints",
@@ -256,7 +271,7 @@ def _run(
         for name, part in parts.items():
             part.restore(resumed.state[name])
     bar = ProgressBar(clock)
-    callbacks = [clock, average, history, watch, best, bar]
+    callbacks = [reading, clock, average, history, watch, best, bar]
     if params.time_budget_minutes is not None:
         callbacks.append(TimeBudget(60 * params.time_budget_minutes, clock, schedule, workers))
     # The Trainer insists on a folder of its own; nothing is saved there, since the best weights stay in memory.
@@ -271,6 +286,7 @@ def _run(
             callbacks=callbacks,
             average=average,
             schedule=schedule,
+            max_tokens=reading.of_epoch,
             head_factor=params.head_learning_rate_factor,
             watch=watch,
             best=best,
@@ -336,6 +352,11 @@ def _log_plan(plan: TrainingPlan, params: TrainingParams, model: torch.nn.Module
         *(sum(weight.numel() for weight in weights) / 1e6, plan.steps, params.batch_size * params.accumulation_steps),
         *(plan.steps_per_epoch, 100 * padding, plan.warmup_steps, plan.peak_learning_rate),
     )
+    if plan.early_steps and plan.early_cost < 1:
+        logger.info(
+            "Before the last pass at most %d tokens of a review are read, %.0f%% of all",
+            *(params.early_max_tokens, 100 * plan.early_cost),
+        )
     left = clock.remaining(0, plan.steps)
     logger.info(
         "Forecast: %.1f minutes, %.1f of them for validation, at %.2f s a step",
