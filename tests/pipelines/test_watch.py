@@ -99,9 +99,11 @@ def test_each_sign_is_told_once_as_it_appears(raw, caplog):  # noqa: F811
         "Step 30: gradients explode (norm 200.0): lower training.learning_rate"
     ]
     log(split="train", step=40, loss=0.4, grad_norm=200.0, forecast_seconds=300.0)
-    log(split="validation", step=40, loss=0.4, accuracy=0.8, recall=0.8)
+    log(split="validation", step=40, loss=0.4, calibrated_loss=0.39, accuracy=0.8, recall=0.8)
     log(split="train", step=80, loss=0.1, grad_norm=5.0)
-    told = log(split="validation", step=80, loss=0.6, accuracy=0.8, recall=0.8)
+    mended = {"split": "validation", "step": 80, "loss": 0.6, "calibrated_loss": 0.38}
+    assert not [line for line in log(**mended, accuracy=0.8, recall=0.8) if "overfitting" in line]
+    told = log(**mended | {"calibrated_loss": 0.4}, accuracy=0.8, recall=0.8)
     assert told[1:] == [
         "Step 40: far slower than foreseen: 5.0 minutes instead of 1.7",
         "Step 80: overfitting since epoch 2: validation loss rises while training falls",

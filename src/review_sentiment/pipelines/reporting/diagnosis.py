@@ -319,6 +319,15 @@ def find_overfitting(record: Record) -> Finding | None:
         f" loss falls from {train[since - 2]:.3f} to {train[-1]:.3f}. Epoch {kept} was kept, with"
         f" {validation[kept - 1]:.3f}, after calibration {calibrated[kept - 1]:.3f} (lowest {min(calibrated):.3f})."
     )
+    if kept >= since and calibrated[kept - 1] == min(calibrated):
+        return Finding(
+            "overfitting",
+            "note",
+            f"Too sure of itself since epoch {since}, which calibration mends.",
+            evidence,
+            ("too few training reviews",),
+            ("More training reviews",),
+        )
     return Finding(
         "overfitting",
         "bad" if severe else "warning",
