@@ -155,10 +155,12 @@ class Watch(TrainerCallback):
         sign = loss_sign(losses, self._classes, self._diagnosis)
         if sign != "falling":
             self._tell("trend", "training loss is %s: %.3f in the first epoch, %.3f now", sign, losses[0], losses[-1])
-        elif (since := overfits_since(losses, [row["loss"] for row in validation], self._diagnosis)) and validation[-1][
-            "calibrated_loss"
-        ] > min(row["calibrated_loss"] for row in validation):
-            self._tell("overfitting", "overfitting since epoch %d: validation loss rises while training falls", since)
+        elif since := overfits_since(losses, [row["loss"] for row in validation], self._diagnosis):
+            calibrated = [row["calibrated_loss"] for row in validation]
+            if calibrated[-1] > min(calibrated):  # else it is only too sure, which calibration mends
+                self._tell(
+                    "overfitting", "overfitting since epoch %d: validation loss rises while training falls", since
+                )
         if all(abs(row["recall"] - 1 / self._classes) < _CHANCE_MARGIN for row in validation):
             self._tell("chance", "validation is stuck at chance (accuracy %.3f)", validation[-1]["accuracy"])
 
