@@ -158,7 +158,7 @@ def test_the_parameters_page_tells_bounds_values_and_environments(reference):
         for name in values
     }
     assert rows["training.epochs"].startswith(
-        "| `training.epochs`<br>whole number, above 0 | `4`<br>imdb, full: `2`<br>reference: `3` | passes"
+        "| `training.epochs`<br>whole number, above 0 | `3`<br>imdb, full: `2` | passes"
     )
     assert "`auto`, `fp32`, `bf16`" in rows["training.precision"]
     assert "reference: `500`" in rows["training.warmup_steps"]

@@ -48,7 +48,7 @@ def test_every_fault_is_told_with_its_path(raw):
 @pytest.mark.parametrize(
     ("block", "changes", "words"),
     [
-        (TrainingParams, {"early_stopping_patience": 4}, "early_stopping_patience (4) must be below epochs (4)"),
+        (TrainingParams, {"early_stopping_patience": 4}, "early_stopping_patience (4) must be below epochs (3)"),
         (TrainingParams, {"warmup_steps": 10.5}, "got 10.5"),
         (SubsetParams, {"validation_from": "test"}, "validation_rows (200) must equal test_rows (240)"),
         (DataParams, {"label_names": "Good/good"}, "differ by more than case"),

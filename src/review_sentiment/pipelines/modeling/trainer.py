@@ -1,6 +1,7 @@
 """The Hugging Face Trainer as this project uses it: batches by length, a rate for the head, sorted validation."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, TrainerControl
 
 from review_sentiment.metrics import headline_metrics, softmax
 from review_sentiment.model.encoder import Precision, predict_logits, score_layer
+from review_sentiment.pipelines.modeling.adversarial import WordAttack
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
 from review_sentiment.pipelines.modeling.callbacks import KeepBest, WeightAverage
 from review_sentiment.pipelines.modeling.checkpointing import ResumableTrainer
@@ -36,6 +38,8 @@ class ReviewTrainer(ResumableTrainer):
         average: WeightAverage,
         schedule: Schedule,
         max_tokens: Callable[[int], int],
+        attack: WordAttack | None,
+        attacked_steps: int,
         head_factor: float,
         watch: Watch,
         best: KeepBest,
@@ -47,6 +51,8 @@ class ReviewTrainer(ResumableTrainer):
         self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
         self._max_tokens, self._head_factor = max_tokens, head_factor
         self._watch, self._best = watch, best
+        self._attack, self._attacked_steps = attack, attacked_steps
+        self._readings = 1
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Make the usual scheduler, with an end that can be moved."""
@@ -68,11 +74,27 @@ class ReviewTrainer(ResumableTrainer):
         return optimizer
 
     def training_step(self, model: PreTrainedModel, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Take the usual step, and stop at a loss that is no number, before it reaches the weights."""
+        """Take the usual step, and stop at a loss that is no number, before it reaches the weights.
+
+        A step that is attacked learns from the mean of two losses, and returns that of the batch as it is, which can be
+        compared with validation's.
+        """
         self._watch.take_row_ids(inputs)
-        loss = self._workers.mean(super().training_step(model, inputs, *args, **kwargs))
+        attack = self._attack if self.state.global_step < self._attacked_steps else None
+        self._readings = 2 if attack else 1
+        with attack.prepared() if attack else nullcontext():
+            share = super().training_step(model, inputs, *args, **kwargs)
+        loss = self._workers.mean(share * self._readings)
         self._watch.check("loss", loss.item())
+        if attack:
+            with attack.made():
+                super().training_step(model, inputs, *args, **kwargs)
         return loss
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute the usual loss, as a share of the mean over all readings of the batch."""
+        loss: torch.Tensor = super().compute_loss(*args, **kwargs)
+        return loss / self._readings
 
     def _clip_grad_norm(self, model: PreTrainedModel) -> torch.Tensor:
         norm: torch.Tensor = super()._clip_grad_norm(model)

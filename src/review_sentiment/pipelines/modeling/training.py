@@ -27,6 +27,7 @@ from review_sentiment.model.encoder import (
 )
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
+from review_sentiment.pipelines.modeling.adversarial import WordAttack
 from review_sentiment.pipelines.modeling.batches import ReadLength, preview_batches
 from review_sentiment.pipelines.modeling.callbacks import History, KeepBest, ProgressBar, WeightAverage
 from review_sentiment.pipelines.modeling.checkpointing import (
@@ -108,7 +109,7 @@ def train(
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
     lengths = tokenized["train"]["length"][:]
     early_cost = reading.early_cost(lengths if to_length is None else [to_length])
-    plan = plan_training(*rows, len(label_names), params, early_cost)
+    plan = plan_training(*rows, len(label_names), params, early_cost * _early_readings(params))
     collator = _collator(pretrained, reading, to_length is not None)
     set_seed(params.seed)
     model = add_head(pretrained, label_names, params.pooling, params.hidden_dropout, params.attention_dropout)
@@ -195,6 +196,11 @@ def _probe(
         shared[rank :: workers.count] = share
     right = start_head(model, shared, label_id[chosen])
     logger.info("A logistic regression has %.1f%% of them right, and training starts in its direction", 100 * right)
+
+
+def _early_readings(params: TrainingParams) -> int:
+    """How often an epoch before the last reads each batch."""
+    return 1 if params.adversarial_distance is None else 2
 
 
 def _with_sizes(params: TrainingParams, engine: Engine) -> TrainingParams:
@@ -287,6 +293,8 @@ def _run(
             average=average,
             schedule=schedule,
             max_tokens=reading.of_epoch,
+            attack=WordAttack(model, params.adversarial_distance) if params.adversarial_distance else None,
+            attacked_steps=plan.early_steps,
             head_factor=params.head_learning_rate_factor,
             watch=watch,
             best=best,
@@ -352,10 +360,15 @@ def _log_plan(plan: TrainingPlan, params: TrainingParams, model: torch.nn.Module
         *(sum(weight.numel() for weight in weights) / 1e6, plan.steps, params.batch_size * params.accumulation_steps),
         *(plan.steps_per_epoch, 100 * padding, plan.warmup_steps, plan.peak_learning_rate),
     )
-    if plan.early_steps and plan.early_cost < 1:
+    early_share = plan.early_cost / _early_readings(params)
+    if plan.early_steps and early_share < 1:
         logger.info(
             "Before the last pass at most %d tokens of a review are read, %.0f%% of all",
-            *(params.early_max_tokens, 100 * plan.early_cost),
+            *(params.early_max_tokens, 100 * early_share),
+        )
+    if plan.early_steps and params.adversarial_distance:
+        logger.info(
+            "Before the last pass each batch is read twice: as it is, and with its word vectors moved against the model"
         )
     left = clock.remaining(0, plan.steps)
     logger.info(
