@@ -47,6 +47,7 @@ TINY = {
         "learning_rate_width": None,
         "head_learning_rate_factor": 1,
         "freeze_word_embeddings": False,  # the tiny encoder's are random, and there is nothing else to learn words from
+        "adversarial_distance": None,  # a label here does hang on single words
         "logging_steps": 5,
         "precision": "fp32",
         "threads": 1,

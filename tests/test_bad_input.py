@@ -113,7 +113,7 @@ def test_all_faults_are_told_at_once(project):
         ("training.epoch=5", ["training.epoch is not a parameter; did you mean 'training.epochs'?"]),
         ("subset.train_rows=-5", ["subset.train_rows: input should be greater than 0, or 'all', got -5"]),
         ("subset.test_rows=many", ["subset.test_rows: ", "got 'many'"]),
-        ("training.early_stopping_patience=9", ["early_stopping_patience (9) must be below epochs (4)"]),
+        ("training.early_stopping_patience=9", ["early_stopping_patience (9) must be below epochs (3)"]),
         ("tokenize.max_tokens=4096", ["tokenize.max_tokens is 4096", "reads at most 64 tokens"]),
         ("subset.train_rows=3000", ["subset.train_rows asks for 3,000 rows (balanced)", "only 120 are left"]),
         ("subset.test_rows=all", ["subset.test_rows is 'all'", "give a number below 160"]),

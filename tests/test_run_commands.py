@@ -101,7 +101,7 @@ def test_show_tells_what_a_run_was_and_what_became_of_it(made):
     ):  # fmt: skip
         assert text in shown
     rows = [line.split() for line in shown.splitlines()]
-    assert ["training.epochs", "4", "6"] in rows
+    assert ["training.epochs", "3", "6"] in rows
     assert not [row for row in rows if row[:1] == ["subset.seed"]]
     assert {"fine_tune", "classifier"} <= {row[0] for row in rows if len(row) > 1}
 
