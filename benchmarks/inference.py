@@ -1,4 +1,7 @@
-"""Reviews scored per second with the project's newest classifier, against transformers' pipeline at its defaults."""
+"""Reviews scored per second with the project's newest classifier, against transformers' pipeline at its defaults.
+
+With each engine of the newest export too, if that is of this classifier.
+"""
 
 import argparse
 import time
@@ -14,6 +17,8 @@ from results import ROOT, publish
 from transformers import pipeline
 
 from review_sentiment.datasets.classifier import ClassifierDataset
+from review_sentiment.datasets.exported import ExportedClassifierDataset
+from review_sentiment.scoring.exported import ONNX_ENGINES, Engine
 from review_sentiment.scoring.scorer import build_scorer
 
 
@@ -32,46 +37,70 @@ def main() -> None:
     texts = list(test["text"])
     folder = max(ROOT.joinpath(chosen.project).glob("data/06_models/classifier/*/classifier"))
     classifier = ClassifierDataset(filepath=str(folder)).load()
-    scorer = build_scorer(
-        classifier, {"weights_sha256": classifier.weights_sha256}, None, folder.parent.name, params.inference
-    )
+    exports = sorted(ROOT.joinpath(chosen.project).glob("data/06_models/exported_classifier/*/exported_classifier"))
+    exported = ExportedClassifierDataset(filepath=str(exports[-1])).load() if exports else None
+    engines: list[Engine] = ["torch"]
+    if exported is not None and exported.weights_sha256 == classifier.weights_sha256:
+        engines += ONNX_ENGINES
+    scorers = {
+        engine: build_scorer(
+            classifier,
+            {"weights_sha256": classifier.weights_sha256},
+            exported,
+            folder.parent.name,
+            params.inference.model_copy(update={"engine": engine}),
+        )
+        for engine in engines
+    }
     stock = pipeline("text-classification", str(folder), device="cpu")
 
-    ours: list[float] = []
+    ours: dict[Engine, list[float]] = {engine: [] for engine in engines}
     stocks: list[float] = []
-    labels: list[str] = []
+    labels: dict[Engine, list[str]] = {engine: [] for engine in engines}
     stock_labels: list[str] = []
     whole: list[bool] = []
-    operations: list[float] = []
+    operations: dict[Engine, list[float]] = {engine: [] for engine in engines}
     stock_operations: list[float] = []
     config = classifier.model.config
     for part in np.array_split(np.arange(len(texts)), chosen.rounds):
         rows = [texts[row] for row in part]
-        seconds, scores = _timed(partial(scorer.score, rows))
-        ours.append(len(rows) / seconds)
-        operations.append(forward_flops(config, [len(ids) for ids in scores.input_ids], True) / seconds)
-        labels += [scorer.label_names[label_id] for label_id in scores.label_id[: chosen.pipeline_rows]]
-        whole += list(scores.seen_share[: chosen.pipeline_rows] == 1)
         first = rows[: chosen.pipeline_rows]
+        for engine, scorer in scorers.items():
+            seconds, scores = _timed(partial(scorer.score, rows))
+            ours[engine].append(len(rows) / seconds)
+            tokens = [len(ids) for ids in scores.input_ids]
+            operations[engine].append(forward_flops(config, tokens, True) / seconds)
+            labels[engine] += [scorer.label_names[label_id] for label_id in scores.label_id[: len(first)]]
+        whole += list(scores.seen_share[: len(first)] == 1)
         seconds, answers = _timed(partial(stock, first, truncation=True))
         stocks.append(len(first) / seconds)
         read = np.minimum(scores.tokens_total[: len(first)], stock.tokenizer.model_max_length)
         stock_operations.append(forward_flops(config, read.tolist(), False) / seconds)
         stock_labels += [answer["label"] for answer in answers]
     peaks = [peak_flops(dtype, config) for dtype in (torch.float32, torch.bfloat16)]
-    same = np.array(labels) == np.array(stock_labels)
+    same = {engine: np.array(labels[engine]) == np.array(stock_labels) for engine in engines}
+    read_whole = ", ".join(f"{same[engine][np.array(whole)].mean():.1%}" for engine in engines)
     publish(
         "inference",
         f"Scoring {chosen.rows:,} IMDB test reviews, in {chosen.rounds} parts, and in turn with them the first"
         f" {chosen.pipeline_rows:,} of each part.",
         [
             _row("transformers.pipeline", stocks, stocks, stock_operations, peaks, "1"),
-            _row(f"ours ({scorer.engine})", ours, stocks, operations, peaks, f"{same.mean():.1%} of {len(same):,}"),
+            *(
+                _row(
+                    f"ours ({engine})",
+                    ours[engine],
+                    stocks,
+                    operations[engine],
+                    peaks,
+                    f"{same[engine].mean():.1%} of {len(whole):,}",
+                )
+                for engine in engines
+            ),
         ],
         [
             "Medians. Of a review that is too long, transformers reads the beginning (with truncation=True; else it"
-            f" fails), ours both ends; of the {sum(whole):,} that both read whole,"
-            f" {same[np.array(whole)].mean():.1%} have the same label.",
+            f" fails), ours both ends; of the {sum(whole):,} that both read whole, {read_whole} have the same label.",
             "A peak is the machine's best rate in the encoder's largest matrix product; operations are counted on the"
             " tokens that were read, without padding, and for ours only those that the head's answer needs.",
         ],

@@ -15,6 +15,9 @@ from onnx import numpy_helper
 from review_sentiment.errors import UserError
 from review_sentiment.params import ExportParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
+from review_sentiment.scoring.exported import onnx_session
+
+MODEL_INPUTS = ("input_ids", "attention_mask")
 
 
 @pytest.fixture(scope="module")
@@ -127,37 +130,40 @@ def test_an_int8_answer_does_not_hang_on_the_others_in_its_batch(exported):
     np.testing.assert_allclose(among[:1], alone, atol=1e-6)
 
 
-def product_model(weight: np.ndarray) -> bytes:
-    """An ONNX model that multiplies states with a weight."""
+def products_model(channels: list[float], weight: np.ndarray) -> bytes:
+    """An ONNX model that multiplies ids by channels, and these states and 100 times as much with a weight."""
     from onnx import TensorProto, helper
 
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["states", "weight"], ["product"])],
-        "product",
-        [helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", "tokens", len(weight)])],
-        [helper.make_tensor_value_info("product", TensorProto.FLOAT, ["batch", "tokens", weight.shape[1]])],
-        [numpy_helper.from_array(weight, "weight")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    ids = [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "T"]) for name in MODEL_INPUTS]
+    names = ("product", "product_of_large")
+    products = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", "T", 2]) for name in names]
+    constants = {"weight": weight, "last": np.array([-1]), "hundred": np.float32(100), "channels": np.float32(channels)}
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["numbers"], to=1),
+        helper.make_node("Unsqueeze", ["numbers", "last"], ["column"]),
+        helper.make_node("Mul", ["column", "channels"], ["states"]),
+        helper.make_node("Mul", ["states", "hundred"], ["large"]),
+        helper.make_node("MatMul", ["states", "weight"], ["product"]),
+        helper.make_node("MatMul", ["large", "weight"], ["product_of_large"]),
+    ]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "products", ids, products, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10).SerializeToString()
 
 
-def test_each_token_is_rounded_by_its_own_range():
-    import onnxruntime
+def test_a_channel_is_rounded_by_its_range_in_training_and_cut_off_beyond():
+    weight = np.array([[1.0, 0.5], [-1.0, 0.2], [0.001, 0.0]], dtype=np.float32)
+    fp32 = products_model([1.0, 0.3, 1000.0], weight)
+    int8 = rounding.to_int8(fp32, [[0, 1], [2, 0, 1]])  # so states reach 2, 0.6 and 2,000
+    batch = {name: np.array([[2, -1, 0, 40]]) for name in MODEL_INPUTS}
+    product, of_large = onnx_session(int8).run(None, batch)
 
-    weight = np.array([[1.0, 0.5], [-1.0, 0.2], [1.0, 0.0]], dtype=np.float32)
-    states = np.array([[[1.0, 0.3, 0.0], [1000.0, 0.3, 0.0], [-2.0, -1.0, -2.0], [0.0] * 3]], dtype=np.float32)
-    int8 = rounding.to_int8(product_model(weight))
-    session = onnxruntime.InferenceSession(int8, providers=["CPUExecutionProvider"])
-
-    # 0.3 is 48 of 161 steps from 0 to 1, and none to 1000; a column has 101 steps: 0.2 is 40 of those to 0.5.
-    # The ends of a token's range are exact.
-    small, least = 48 / 161, 40 / 101 * 0.5
-    expected = [[1 - small, 0.5 + small * least], [1000, 500], [-3, -1 - least], [0, 0]]
-    np.testing.assert_allclose(session.run(None, {"states": states})[0][0], expected, rtol=1e-5)
-
-
-def test_the_largest_values_do_not_overflow_16_bits():
-    assert 2 * rounding._ACTIVATION_MAX * rounding._WEIGHT_MAX < 2**15
+    # The columns' largest are 2 * 1 (as are 2,000 * 0.001) and 2 * 0.5, so 0.6 is 38 of 127 steps to 2, and 0.6 * 0.2
+    # 15 of 127 steps to 1. Half a channel's range is 64 of 127 steps.
+    at_the_end = np.array([2 - 38 * 2 / 127 + 2, 1 + 15 / 127])
+    expected = [at_the_end, -64 / 127 * at_the_end, [0, 0], at_the_end]
+    np.testing.assert_allclose(product[0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(of_large, 100 * product, rtol=1e-5, atol=1e-4)
 
 
 def test_weights_near_the_identity_are_not_rounded():

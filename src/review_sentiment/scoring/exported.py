@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 Engine = Literal["torch", "onnx", "onnx_int8"]
 OnnxEngine = Literal["onnx", "onnx_int8"]
 
+# Fused, these operators take several times as long as one by one (onnxruntime 1.32, 2,048 tokens of MiniLM): 2.4 ms
+# instead of 0.4 for the addition before a norm, 2.7 ms instead of 1.5 for that before GELU.
+_SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
+
 ONNX_ENGINES: tuple[OnnxEngine, ...] = ("onnx", "onnx_int8")
 
 
@@ -93,12 +97,7 @@ class OnnxForward:
     """
 
     def __init__(self, model: bytes, pad_id: int, batch_size: int, classes: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = onnx_threads()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = onnx_session(model)
         self._made_of = model, pad_id, batch_size, classes
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,6 +112,34 @@ class OnnxForward:
     def _compute(self, batch: Batch) -> np.ndarray:
         logits: np.ndarray = self._session.run(["logits"], batch)[0]
         return logits
+
+
+def onnx_session(model: bytes) -> Any:
+    """Make a model ready to compute.
+
+    Args:
+        model: What is in its file.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = onnx_threads()
+    options.log_severity_level = 3
+    if not _has_vnni():
+        # Two products of int8 are added in 16 bits, which may overflow, unless onnxruntime is told to go a slower way.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
+    )
+
+
+def _has_vnni() -> bool:
+    """Whether the processor is known to add products of int8 in 32 bits; others than x86 don't care what this says."""
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and "vnni" in info.read_text()
 
 
 def sha256_of_bytes(content: bytes) -> str:

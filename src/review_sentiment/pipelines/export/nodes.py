@@ -32,7 +32,7 @@ def convert_classifier(
     Args:
         classifier: As it was read from disk.
         reload_check: Of the same run.
-        tokenized: Tokens of the three splits; only test is used.
+        tokenized: Tokens of the three splits; those of training show how large the numbers to round get.
         predictions: The classifier's, on the test rows.
         run_info: What this run is.
 
@@ -47,7 +47,7 @@ def convert_classifier(
     check_evaluated(classifier, reload_check, run)
     check_same_rows(tokenized["test"], predictions, run)
     logger.info("Converting the classifier of run %s to ONNX", run)
-    return convert(classifier, run)
+    return convert(classifier, tokenized["train"]["input_ids"], run)
 
 
 def measure_export(

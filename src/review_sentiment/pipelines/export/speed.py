@@ -27,8 +27,8 @@ def measure_speed(forwards: Mapping[str, Forward], rows: Sequence[Any]) -> dict[
         By engine: `latency_ms_median` and `latency_ms_p95` of one review at a time, `reviews_per_second` in batches of
         32 of similar length.
     """
-    single = _time_turns(forwards, [[row] for row in _spread(rows, _SINGLE_ROWS)])
-    by_length = sorted(_spread(rows, _BATCHED_ROWS), key=len)
+    single = _time_turns(forwards, [[row] for row in spread(rows, _SINGLE_ROWS)])
+    by_length = sorted(spread(rows, _BATCHED_ROWS), key=len)
     batches = [by_length[start : start + _BATCH_SIZE] for start in range(0, len(by_length), _BATCH_SIZE)]
     batched = _time_turns(forwards, batches)
     return {
@@ -41,8 +41,13 @@ def measure_speed(forwards: Mapping[str, Forward], rows: Sequence[Any]) -> dict[
     }
 
 
-def _spread(rows: Sequence[Any], most: int) -> list[Any]:
-    """At most so many rows, evenly taken from all."""
+def spread(rows: Sequence[Any], most: int) -> list[Any]:
+    """At most so many rows, evenly taken from all.
+
+    Args:
+        rows: Of any kind.
+        most: How many to take.
+    """
     return [rows[index] for index in np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
 
 
