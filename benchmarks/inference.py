@@ -81,7 +81,7 @@ def main() -> None:
     same = {engine: np.array(labels[engine]) == np.array(stock_labels) for engine in engines}
     read_whole = ", ".join(f"{same[engine][np.array(whole)].mean():.1%}" for engine in engines)
     publish(
-        "inference",
+        f"inference, {classifier.precision_here()}",  # PyTorch's ratio hangs on it
         f"Scoring {chosen.rows:,} IMDB test reviews, in {chosen.rounds} parts, and in turn with them the first"
         f" {chosen.pipeline_rows:,} of each part.",
         [
