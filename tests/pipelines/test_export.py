@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from review_sentiment.errors import UserError
-from review_sentiment.params import ExportParams
+from review_sentiment.params import ExportParams, InferenceParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
 from review_sentiment.scoring.exported import onnx_session
 
@@ -156,7 +156,7 @@ def test_a_channel_is_rounded_by_its_range_in_training_and_cut_off_beyond():
     fp32 = products_model([1.0, 0.3, 1000.0], weight)
     int8 = rounding.to_int8(fp32, [[0, 1], [2, 0, 1]])  # so states reach 2, 0.6 and 2,000
     batch = {name: np.array([[2, -1, 0, 40]]) for name in MODEL_INPUTS}
-    product, of_large = onnx_session(int8).run(None, batch)
+    product, of_large = onnx_session(int8, 1).run(None, batch)
 
     # The columns' largest are 2 * 1 (as are 2,000 * 0.001) and 2 * 0.5, so 0.6 is 38 of 127 steps to 2, and 0.6 * 0.2
     # 15 of 127 steps to 1. Half a channel's range is 64 of 127 steps.
@@ -213,8 +213,10 @@ def test_the_gate_goes_by_its_bounds(exported):
     tokens = exported.load("tokenized", version=exported.first)
     classifier = exported.load("classifier", version=exported.first)
 
+    inference = InferenceParams(max_error=0.1, batch_size=8, engine="auto", workers=1)
+
     def measure(**bounds):
-        return nodes.measure_export(candidate, classifier, tokens, predictions, ExportParams(**bounds))
+        return nodes.measure_export(candidate, classifier, tokens, predictions, ExportParams(**bounds), inference)
 
     strict = measure(max_accuracy_drop=0, max_disagreement=0.04)
     assert strict["engines"]["onnx"]["agreement"] == 0.95

@@ -4,6 +4,7 @@ Letters: B batch, T tokens, D width of a vector, N rows.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -36,6 +37,8 @@ def compute_by_length(
     pad_id: int,
     batch_size: int,
     width: int,
+    most_tokens: int | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Compute a vector of each tokenized review; batches hold reviews of similar length, so that little is padded.
 
@@ -43,15 +46,37 @@ def compute_by_length(
         compute: From a batch, as `pad` makes it, to vectors, float32, shape (B, D), such as logits.
         rows: N lists of token ids.
         pad_id: The tokenizer's padding id.
-        batch_size: Reviews per batch.
+        batch_size: Reviews per batch, at most.
         width: D.
+        most_tokens: Tokens per batch, padding included, unless one review has more; None for any.
+        threads: How many batches to compute at a time.
 
     Returns:
         Vectors in the order of `rows`, float32, shape (N, D).
     """
-    order = np.argsort([len(row) for row in rows], kind="stable")
+    batches = _by_length([len(row) for row in rows], batch_size, most_tokens)
     vectors = np.empty((len(rows), width), dtype=np.float32)
-    for start in range(0, len(rows), batch_size):
-        chosen = order[start : start + batch_size]
+
+    def fill(chosen: np.ndarray) -> None:
         vectors[chosen] = compute(pad([rows[index] for index in chosen], pad_id))
+
+    if threads == 1 or len(batches) == 1:
+        for chosen in batches:
+            fill(chosen)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, batches))
     return vectors
+
+
+def _by_length(lengths: Sequence[int], batch_size: int, most_tokens: int | None) -> list[np.ndarray]:
+    """Indices of the rows of each batch, shortest rows first."""
+    order = np.argsort(lengths, kind="stable")
+    batches = []
+    while len(order):
+        size = min(batch_size, len(order))
+        while most_tokens is not None and size > 1 and size * lengths[order[size - 1]] > most_tokens:
+            size -= 1
+        batches.append(order[:size])
+        order = order[size:]
+    return batches

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,9 @@ OnnxEngine = Literal["onnx", "onnx_int8"]
 _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
 ONNX_ENGINES: tuple[OnnxEngine, ...] = ("onnx", "onnx_int8")
+
+
+_TOKENS_PER_PASS = 512  # what a layer of MiniLM makes of them is 3 MB at its widest
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,17 @@ class ExportedClassifier:
 class OnnxForward:
     """An ONNX model that is ready to score; other processes that it is sent to load it anew.
 
+    A batch that comes alone is computed by all threads together. Of several, each thread computes its own: that spares
+    them to wait for each other at every operator, and what a small batch makes stays in a core's cache.
+
     Args:
         model: What is in its file.
         pad_id: The tokenizer's padding id.
-        batch_size: Reviews per forward pass.
+        batch_size: Reviews per forward pass, at most.
         classes: How many classes there are.
     """
 
     def __init__(self, model: bytes, pad_id: int, batch_size: int, classes: int) -> None:
-        self._session = onnx_session(model)
         self._made_of = model, pad_id, batch_size, classes
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,19 +112,31 @@ class OnnxForward:
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         """Score N rows of token ids: logits, float32, shape (N, K)."""
-        _, *sizes = self._made_of
-        return compute_by_length(self._compute, rows, *sizes)
+        _, pad_id, batch_size, classes = self._made_of
+        session, threads = (self._together, 1) if len(rows) == 1 else (self._apart, onnx_threads())
 
-    def _compute(self, batch: Batch) -> np.ndarray:
-        logits: np.ndarray = self._session.run(["logits"], batch)[0]
-        return logits
+        def compute(batch: Batch) -> np.ndarray:
+            logits: np.ndarray = session.run(["logits"], batch)[0]
+            return logits
+
+        return compute_by_length(compute, rows, pad_id, batch_size, classes, _TOKENS_PER_PASS, threads)
+
+    # Either may never be needed, and holds a copy of the weights.
+    @cached_property
+    def _together(self) -> Any:
+        return onnx_session(self._made_of[0], onnx_threads())
+
+    @cached_property
+    def _apart(self) -> Any:
+        return onnx_session(self._made_of[0], 1)
 
 
-def onnx_session(model: bytes) -> Any:
+def onnx_session(model: bytes, threads: int) -> Any:
     """Make a model ready to compute.
 
     Args:
         model: What is in its file.
+        threads: That compute each operator together.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -126,7 +144,7 @@ def onnx_session(model: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = onnx_threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     if not _has_vnni():
         # Two products of int8 are added in 16 bits, which may overflow, unless onnxruntime is told to go a slower way.
@@ -148,7 +166,7 @@ def sha256_of_bytes(content: bytes) -> str:
 
 
 def onnx_threads() -> int:
-    """Threads of one ONNX operation: `OMP_NUM_THREADS`, which PyTorch goes by too, or all usable cores."""
+    """Threads that compute ONNX models: `OMP_NUM_THREADS`, which PyTorch goes by too, or all usable cores."""
     named = os.environ.get("OMP_NUM_THREADS", "")
     return int(named) if named.isdecimal() and int(named) > 0 else int(machine()["cores"])
 

@@ -16,14 +16,13 @@ from review_sentiment.errors import UserError, fault_list
 from review_sentiment.metrics import softmax
 from review_sentiment.model.encoder import Classifier, predict_logits
 from review_sentiment.params import ExportParams
-from review_sentiment.pipelines.export.speed import measure_speed
+from review_sentiment.pipelines.export.speed import BATCH_SIZE, measure_speed
 from review_sentiment.runs.manifest import machine
 from review_sentiment.scoring.exported import ONNX_ENGINES, ExportedClassifier, onnx_threads
 from review_sentiment.scoring.scorer import Forward
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZE = 32
 # The same graph in fp32 differs in the last digits only; a lost operator or weight, by far more.
 _SAME_ROWS = 32
 _SAME_BOUND = 0.001
@@ -49,7 +48,7 @@ def check_same_rows(test: Any, predictions: pd.DataFrame, run: str) -> None:
 
 
 def measure_engines(
-    candidate: ExportedClassifier, classifier: Classifier, test: Any, predictions: pd.DataFrame
+    candidate: ExportedClassifier, classifier: Classifier, test: Any, predictions: pd.DataFrame, batch_size: int
 ) -> dict[str, dict[str, Any]]:
     """Score the test rows with each ONNX model, and time them beside PyTorch.
 
@@ -58,6 +57,7 @@ def measure_engines(
         classifier: What they were made from.
         test: Tokens of the test rows.
         predictions: The classifier's, on the same rows.
+        batch_size: Reviews per forward pass, as inference has it.
 
     Returns:
         By engine, as the node `measure_export` says.
@@ -72,10 +72,10 @@ def measure_engines(
             "megabytes": torch_megabytes,
         }
     }
-    forwards: dict[str, Forward] = {"torch": classifier.forward(_BATCH_SIZE)}
+    forwards: dict[str, Forward] = {"torch": classifier.forward(batch_size)}
     for engine in ONNX_ENGINES:
         logger.info("Scoring %d test rows with %s", len(rows), engine)
-        forwards[engine] = candidate.forward(engine, _BATCH_SIZE)
+        forwards[engine] = candidate.forward(engine, batch_size)
         megabytes = len(candidate.content(engine)) / 1e6
         found[engine] = {
             "threads": onnx_threads(),
@@ -83,7 +83,7 @@ def measure_engines(
             "megabytes": megabytes,
             "size_share": megabytes / torch_megabytes,
         }
-    found["onnx"]["largest_difference"] = _largest_difference(candidate, classifier, rows[:_SAME_ROWS])
+    found["onnx"]["largest_difference"] = _largest_difference(classifier, forwards["onnx"], rows[:_SAME_ROWS])
     logger.info("Timing %s, in turn", ", ".join(forwards))
     speed = measure_speed(forwards, rows)
     for name, figures in found.items():
@@ -106,10 +106,10 @@ def _compare(predictions: pd.DataFrame, logits: np.ndarray, label_names: Sequenc
     }
 
 
-def _largest_difference(candidate: ExportedClassifier, classifier: Classifier, rows: Sequence[Any]) -> float:
+def _largest_difference(classifier: Classifier, onnx: Forward, rows: Sequence[Any]) -> float:
     """Largest difference of a probability between PyTorch and ONNX, both in fp32."""
-    exact = predict_logits(classifier.model, rows, candidate.pad_id, _BATCH_SIZE, "fp32")
-    gaps = np.abs(softmax(candidate.forward("onnx", _BATCH_SIZE)(rows)) - softmax(exact))
+    exact = predict_logits(classifier.model, rows, classifier.tokenizer.pad_token_id, _SAME_ROWS, "fp32")
+    gaps = np.abs(softmax(onnx(rows)) - softmax(exact))
     return float(gaps.max())
 
 
@@ -174,7 +174,7 @@ def _sentence(report: Mapping[str, Any]) -> str:
     torch_rate = report["engines"]["torch"]["reviews_per_second"]
     parts = [_part(engine, report["engines"][engine]) for engine in ONNX_ENGINES]
     return (
-        f"Exported run {report['run']}. In batches of {_BATCH_SIZE}, PyTorch scores {torch_rate:,.0f} reviews a second."
+        f"Exported run {report['run']}. In batches of {BATCH_SIZE}, PyTorch scores {torch_rate:,.0f} reviews a second."
         f" {' '.join(parts)} Fastest here: {report['fastest']}."
     )
 

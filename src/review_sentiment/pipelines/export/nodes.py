@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from review_sentiment.params import ExportParams
+from review_sentiment.params import ExportParams, InferenceParams
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -56,6 +56,7 @@ def measure_export(
     tokenized: DatasetDict,
     predictions: pd.DataFrame,
     export: ExportParams,
+    inference: InferenceParams,
 ) -> dict[str, Any]:
     """Score the test rows with each ONNX model, time them beside PyTorch, and judge.
 
@@ -65,6 +66,7 @@ def measure_export(
         tokenized: Tokens of the three splits; only test is used.
         predictions: The classifier's, on the test rows.
         export: How much worse the export may be.
+        inference: How the engines will score.
 
     Returns:
         `run`, `weights_sha256`, `rows`, `passed`, `faults` (what is too bad, one sentence each), `fastest` (the engine
@@ -76,7 +78,7 @@ def measure_export(
     """
     from review_sentiment.pipelines.export.gate import judge_export, measure_engines
 
-    engines = measure_engines(candidate, classifier, tokenized["test"], predictions)
+    engines = measure_engines(candidate, classifier, tokenized["test"], predictions, inference.batch_size)
     report = judge_export(engines, candidate, len(predictions), export)
     logger.info("%s", report["sentence"])
     return report

@@ -23,7 +23,14 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 func=nodes.measure_export,
-                inputs=["export_candidate", "classifier", "tokenized", "predictions", "params:export"],
+                inputs=[
+                    "export_candidate",
+                    "classifier",
+                    "tokenized",
+                    "predictions",
+                    "params:export",
+                    "params:inference",
+                ],
                 outputs="export_report",
                 name="measure_export",
             ),

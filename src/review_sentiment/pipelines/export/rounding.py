@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from review_sentiment.model.padding import pad
-from review_sentiment.scoring.exported import onnx_session
+from review_sentiment.scoring.exported import onnx_session, onnx_threads
 
 _LARGEST = 127
 _ZERO = np.uint8(128)  # states are rounded to 1 to 255: unsigned times signed is what processors are fastest at
@@ -67,7 +67,7 @@ def _largest_states(model: Any, names: Sequence[str], reviews: Sequence[Sequence
     watched.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
-    session = onnx_session(watched.SerializeToString())
+    session = onnx_session(watched.SerializeToString(), onnx_threads())
     largest: dict[str, np.ndarray] = {}
     for review in reviews:
         # One at a time: no padding, whose states mean nothing.

@@ -11,7 +11,7 @@ from review_sentiment.scoring.scorer import Forward
 # Enough for a steady figure, in about a minute on two cores.
 _SINGLE_ROWS = 100
 _BATCHED_ROWS = 320
-_BATCH_SIZE = 32
+BATCH_SIZE = 32  # reviews that come together; how many of them go into a pass, each engine decides
 # Passes that one engine does before it is the next one's turn, so that a busy minute slows all of them.
 _TURN = 10
 
@@ -29,7 +29,7 @@ def measure_speed(forwards: Mapping[str, Forward], rows: Sequence[Any]) -> dict[
     """
     single = _time_turns(forwards, [[row] for row in spread(rows, _SINGLE_ROWS)])
     by_length = sorted(spread(rows, _BATCHED_ROWS), key=len)
-    batches = [by_length[start : start + _BATCH_SIZE] for start in range(0, len(by_length), _BATCH_SIZE)]
+    batches = [by_length[start : start + BATCH_SIZE] for start in range(0, len(by_length), BATCH_SIZE)]
     batched = _time_turns(forwards, batches)
     return {
         engine: {
