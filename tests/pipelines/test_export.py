@@ -10,12 +10,16 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import torch
 from onnx import numpy_helper
+from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.errors import UserError
+from review_sentiment.model.encoder import predict_logits
 from review_sentiment.params import ExportParams, InferenceParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
 from review_sentiment.scoring.exported import onnx_session
+from tests.model.test_first_token import CONFIGS
 
 MODEL_INPUTS = ("input_ids", "attention_mask")
 
@@ -47,6 +51,21 @@ def test_both_models_give_the_logits_of_pytorch_for_any_batch(exported):
     sent = pickle.loads(pickle.dumps(loaded.forward("onnx_int8", 7)))  # as Ray sends it to its workers
     np.testing.assert_array_equal(sent(rows), int8)
     assert int8.dtype == np.float32
+    assert 0 < np.abs(int8 - logits).max() < 0.1 * np.ptp(logits)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "modernbert"])
+def test_encoders_of_other_kinds_export_too(exported, kind):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(CONFIGS[kind]).eval()
+    classifier = replace(exported.load("classifier"), model=model)
+    rows = [list(range(5, 5 + length)) for length in (3, 30, 9, 17)]
+
+    converted = conversion.convert(classifier, rows, exported.first)
+
+    logits = predict_logits(model, rows, converted.pad_id, 4, "fp32")
+    np.testing.assert_allclose(converted.forward("onnx", 4)(rows), logits, atol=1e-5)
+    int8 = converted.forward("onnx_int8", 4)(rows)
     assert 0 < np.abs(int8 - logits).max() < 0.1 * np.ptp(logits)
 
 
