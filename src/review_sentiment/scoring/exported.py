@@ -93,7 +93,7 @@ class ExportedClassifier:
 class OnnxForward:
     """An ONNX model that is ready to score; other processes that it is sent to load it anew.
 
-    A batch that comes alone is computed by all threads together. Of several, each thread computes its own: that spares
+    One review is computed by all threads together. Of several, each thread computes batches of its own: that spares
     them to wait for each other at every operator, and what a small batch makes stays in a core's cache.
 
     Args:
@@ -105,6 +105,7 @@ class OnnxForward:
 
     def __init__(self, model: bytes, pad_id: int, batch_size: int, classes: int) -> None:
         self._made_of = model, pad_id, batch_size, classes
+        self._threads = onnx_threads()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A session can't be sent, its model can."""
@@ -113,7 +114,7 @@ class OnnxForward:
     def __call__(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         """Score N rows of token ids: logits, float32, shape (N, K)."""
         _, pad_id, batch_size, classes = self._made_of
-        session, threads = (self._together, 1) if len(rows) == 1 else (self._apart, onnx_threads())
+        session, threads = (self._together, 1) if len(rows) == 1 else (self._apart, self._threads)
 
         def compute(batch: Batch) -> np.ndarray:
             logits: np.ndarray = session.run(["logits"], batch)[0]
@@ -124,7 +125,7 @@ class OnnxForward:
     # Either may never be needed, and holds a copy of the weights.
     @cached_property
     def _together(self) -> Any:
-        return onnx_session(self._made_of[0], onnx_threads())
+        return onnx_session(self._made_of[0], self._threads)
 
     @cached_property
     def _apart(self) -> Any:

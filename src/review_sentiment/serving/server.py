@@ -40,7 +40,9 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
         limits = load_parameters(context.config_loader).serving
         scorer = open_scorer(context, run, limits.batch_size)
         on_test = check_on_test(context.catalog.load("predictions", version=scorer.run), scorer.threshold)
-        scorer.score(["The first text takes longer than those after it."])
+        first = "The first text takes longer than those after it, and so do the first that come together."
+        scorer.score([first])
+        scorer.score([first, first])
         save = partial(context.catalog.save, "prediction_log")
         log = PredictionLog(save, scorer, log_texts) if log_predictions else None
         server = make_server(build_app(scorer, on_test, limits, log), limits)
