@@ -3,6 +3,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.errors import UserError
+from review_sentiment.model.encoder import computing_in
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.probe import choose_engine, device_among, measure_pace, merge_passes
 from tests.test_params import raw  # noqa: F401 - a fixture
@@ -50,10 +51,35 @@ def test_what_is_asked_for_is_taken_and_not_measured(model, batch, training):
         assert torch.get_num_threads() == 1
 
 
-def test_attention_that_the_encoder_lacks_is_refused(model, batch, training):
+def test_attention_in_fp32_learns_as_in_fp32_and_scores_as_in_bf16(model, batch, training):
+    asked = training.model_copy(update={"precision": "bf16", "threads": 1, "attention": "sdpa_fp32"})
+    engine = choose_engine(model, batch, asked)
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": torch.ones(8, 30, dtype=torch.int64)}
+    inputs["attention_mask"][0, 20:] = 0
+    query = model.base_model.encoder.layer[0].attention.self.query.weight
+
+    def gradient_and_scores():
+        model.zero_grad()
+        with computing_in(model, "bf16"):
+            model(**inputs, labels=batch["labels"]).loss.backward()
+            with torch.no_grad():
+                return query.grad.clone(), model(**inputs).logits
+
+    model.zero_grad()
+    model(**inputs, labels=batch["labels"]).loss.backward()
+    exact = query.grad.clone()
+    rounded, scores = gradient_and_scores()
+    with engine.applied(model):
+        learned, scores_then = gradient_and_scores()
+    assert torch.equal(scores_then, scores)
+    assert 0 < (learned - exact).norm() < (rounded - exact).norm()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "sdpa_fp32"])
+def test_attention_that_the_encoder_lacks_is_refused(model, batch, training, attention):
     model.set_attn_implementation("eager")
-    with pytest.raises(UserError, match=r"training\.attention is sdpa, which this encoder does not support"):
-        choose_engine(model, batch, training.model_copy(update={"attention": "sdpa"}))
+    with pytest.raises(UserError, match=rf"training\.attention is {attention}, which this encoder does not support"):
+        choose_engine(model, batch, training.model_copy(update={"attention": attention}))
 
 
 def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, monkeypatch):

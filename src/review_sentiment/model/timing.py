@@ -1,7 +1,7 @@
 """How fast this machine computes, by measuring it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,14 +20,28 @@ def best_seconds(work: Callable[[], Any]) -> float:
     Returns:
         Seconds: the best of a few times, the first of which warms up; of one, if that is long.
     """
-    times: list[float] = []
-    while len(times) < _REPEATS and sum(times) < _LONG_SECONDS:
-        start = time.perf_counter()
-        work()
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return best_seconds_of([work])[0]
+
+
+def best_seconds_of(works: Sequence[Callable[[], Any]]) -> list[float]:
+    """Time several kinds of work in turn, so that what else a machine does in a moment falls on all of them alike.
+
+    Args:
+        works: What to time.
+
+    Returns:
+        Seconds of each: the best of a few times, the first of which warms up; of one, if that is long.
+    """
+    times: list[list[float]] = [[] for _ in works]
+    for _ in range(_REPEATS):
+        for work, taken in zip(works, times, strict=True):
+            if sum(taken) < _LONG_SECONDS:
+                start = time.perf_counter()
+                work()
+                if torch.accelerator.is_available():
+                    torch.accelerator.synchronize()
+                taken.append(time.perf_counter() - start)
+    return [min(taken) for taken in times]
 
 
 def bf16_products_gain(width: int, device: torch.device) -> float:

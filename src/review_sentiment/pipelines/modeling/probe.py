@@ -4,14 +4,16 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from review_sentiment.errors import UserError
+from review_sentiment.model.attention import SDPA_FP32
 from review_sentiment.model.encoder import Precision, computing_in
-from review_sentiment.model.timing import best_seconds, bf16_products_gain
+from review_sentiment.model.timing import best_seconds, best_seconds_of, bf16_products_gain
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace
 
@@ -19,6 +21,8 @@ Batch = Mapping[str, torch.Tensor]
 
 # A choice other than the usual one must gain this much, or noise would decide and runs would not repeat.
 _WORTHWHILE = 1.1
+# Plain attention must gain more, since it keeps every score of every layer: gigabytes.
+_EAGER_WORTHWHILE = 1.3
 # Fewer threads must gain more: what keeps the other cores busy now may soon be over.
 _FEWER_THREADS_WORTHWHILE = 1.3
 # bf16 keeps 8 bits; over an encoder's layers the roundings add up to one or two percent of its hidden states.
@@ -112,24 +116,11 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
         if params.threads != "auto":
             torch.set_num_threads(params.threads)
         rows = _few_rows(trial, batch)
-        seconds = best_seconds(lambda: _step(trial, rows, "fp32"))
         if params.threads == "auto" and trial.device.type == "cpu":
-            seconds, reason = _set_threads(seconds, lambda: _step(trial, rows, "fp32"))
+            reasons.append(_set_threads(lambda: _step(trial, rows, "fp32")))
+        precision, attention, reason = _choose_format(trial, rows, params)
+        if reason:
             reasons.append(reason)
-        precision: Precision = "bf16" if params.precision == "bf16" else "fp32"
-        if params.precision == "auto":
-            precision, seconds, reason = _choose_precision(trial, rows, seconds)
-            reasons.append(reason)
-        attention = usual = trial.config._attn_implementation
-        if params.attention != "auto":
-            if params.attention != usual == "eager":
-                raise UserError("training.attention is sdpa, which this encoder does not support: take auto or eager")
-            attention = params.attention
-        elif usual != "eager":
-            trial.set_attn_implementation("eager")
-            gain = seconds / best_seconds(lambda: _step(trial, rows, precision))
-            attention = "eager" if gain > _WORTHWHILE else usual
-            reasons.append(f"eager attention {gain:.2f} times as fast as {usual}")
         sizes = params.batch_size, params.accumulation_steps, params.eval_batch_size
         if trial.device.type == "cuda":
             sizes = merge_passes(params, _row_bytes(trial, rows, precision), torch.cuda.mem_get_info()[0])
@@ -210,10 +201,10 @@ def _few_rows(trial: PreTrainedModel, batch: Batch) -> Batch:
     return {name: tensor[: max(1, rows)].to(trial.device) for name, tensor in batch.items()}
 
 
-def _set_threads(seconds: float, step: Callable[[], Any]) -> tuple[float, str]:
+def _set_threads(step: Callable[[], Any]) -> str:
     """Halve torch's threads for as long as that pays: a container may own fewer cores than it sees."""
     compared = []
-    threads = torch.get_num_threads()
+    threads, seconds = torch.get_num_threads(), best_seconds(step)
     while threads > 1:
         torch.set_num_threads(threads // 2)
         fewer = best_seconds(step)
@@ -222,22 +213,56 @@ def _set_threads(seconds: float, step: Callable[[], Any]) -> tuple[float, str]:
             break
         threads, seconds = threads // 2, fewer
     torch.set_num_threads(threads)
-    return seconds, ", ".join(compared) or "1 thread"
+    return ", ".join(compared) or "1 thread"
 
 
-def _choose_precision(trial: PreTrainedModel, rows: Batch, seconds: float) -> tuple[Precision, float, str]:
-    """Take bf16 only where a step is measurably faster in it, and the hidden states agree."""
-    # Bare products first: where a CPU only emulates bf16, a whole step in it could take a minute.
-    products = bf16_products_gain(trial.config.hidden_size, trial.device)
-    if products < 1:
-        return "fp32", seconds, f"bf16 products {products:.2f} times as fast as fp32"
-    bf16_seconds = best_seconds(lambda: _step(trial, rows, "bf16"))
-    gain = seconds / bf16_seconds
-    error = _bf16_error(trial, rows)
-    reason = f"bf16 {gain:.2f} times as fast as fp32 (hidden states differ by {error:.1%})"
-    if gain < _WORTHWHILE or error > _BF16_BOUND:
-        return "fp32", seconds, reason
-    return "bf16", bf16_seconds, reason
+def _choose_format(trial: PreTrainedModel, rows: Batch, params: TrainingParams) -> tuple[Precision, str, str]:
+    """Choose number format and attention together, for which attention is fastest hangs on the format.
+
+    The usual one comes first, and what is as fast but for noise does not replace it. bf16 is taken only if the hidden
+    states agree.
+    """
+    reasons = []
+    precisions: list[Precision] = ["fp32", "bf16"] if params.precision == "auto" else [params.precision]
+    if params.precision == "auto":
+        # Bare products first: where a CPU only emulates bf16, a whole step in it could take a minute.
+        products = bf16_products_gain(trial.config.hidden_size, trial.device)
+        if products < 1:
+            precisions.remove("bf16")
+            reasons.append(f"bf16 products {products:.2f} times as fast as fp32")
+    choices = [
+        (precision, attention)
+        for precision in precisions
+        for attention in _attentions(trial, precision, params.attention)
+    ]
+    chosen = usual = choices[0]
+    if len(choices) > 1:
+        works = [partial(_step_with, attention, trial, rows, precision) for precision, attention in choices]
+        seconds = dict(zip(choices, best_seconds_of(works), strict=True))
+        error = _bf16_error(trial, rows) if len(precisions) > 1 else 0.0
+        for choice in choices[1:]:
+            precision, attention = choice
+            enough = _EAGER_WORTHWHILE if attention == "eager" != usual[1] else _WORTHWHILE
+            if seconds[choice] * enough < seconds[chosen] and (precision == "fp32" or error <= _BF16_BOUND):
+                chosen = choice
+        gains = [f"{' '.join(choice)} {seconds[usual] / seconds[choice]:.2f}" for choice in choices[1:]]
+        reasons.append(f"{', '.join(gains)} times as fast as {' '.join(usual)}")
+        if error:
+            reasons.append(f"hidden states in bf16 differ by {error:.1%}")
+    return *chosen, ", ".join(reasons)
+
+
+def _attentions(trial: PreTrainedModel, precision: Precision, wanted: str) -> list[str]:
+    """Names of the kinds of attention to compare, the usual one first, and that which needs most memory last."""
+    usual = trial.config._attn_implementation
+    if wanted != "auto":
+        if usual == "eager" != wanted:
+            raise UserError(f"training.attention is {wanted}, which this encoder does not support: take auto or eager")
+        return [wanted]
+    if usual == "eager":
+        return [usual]
+    in_fp32 = [SDPA_FP32] if precision == "bf16" and trial.device.type == "cpu" else []
+    return [usual, *in_fp32, "eager"]
 
 
 def _bf16_error(trial: PreTrainedModel, rows: Batch) -> float:
@@ -257,6 +282,13 @@ def _step(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
     with computing_in(trial, precision):
         loss = trial(**rows).loss
     loss.backward()
+
+
+def _step_with(attention: str, trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
+    usual = trial.config._attn_implementation
+    trial.set_attn_implementation(attention)
+    _step(trial, rows, precision)
+    trial.set_attn_implementation(usual)
 
 
 def _score(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
