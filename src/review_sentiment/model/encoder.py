@@ -4,8 +4,9 @@ Letters: B batch, T tokens, D hidden size, K classes, N rows.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -243,9 +244,12 @@ def computing_in(model: PreTrainedModel, precision: Precision) -> Iterator[None]
         model: The classifier.
         precision: Number format of the matrix products, and in bf16 of the hidden states too.
     """
-    enabled = precision == "bf16"
-    with bf16_hidden_states(model), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled):
+    with bf16_hidden_states(model), _autocast(model, precision):
         yield
+
+
+def _autocast(model: PreTrainedModel, precision: Precision) -> torch.autocast:
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def collate(rows: Sequence[Sequence[int]], pad_id: int, to_length: int | None = None) -> dict[str, torch.Tensor]:
@@ -266,6 +270,9 @@ def predict_logits(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, precision: Precision
 ) -> np.ndarray:
     """Score tokenized reviews; batches hold reviews of similar length, so that little is padded.
+
+    Where there is a batch for each of torch's threads, each computes batches of its own: that spares them to wait for
+    each other at every operator.
 
     Args:
         model: The classifier; its training mode is left as it was.
@@ -296,12 +303,16 @@ def head_inputs(
     Returns:
         One vector a review, in the order of `rows`, float32, shape (N, D).
     """
-    latest: list[torch.Tensor] = []
+    latest = threading.local()
     layer = score_layer(model)
-    handle = layer.register_forward_pre_hook(lambda _module, inputs: latest.append(inputs[0]))
+
+    def keep(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        latest.inputs = inputs[0]
+
+    handle = layer.register_forward_pre_hook(keep)
     try:
         batches = rows, pad_id, batch_size, layer.in_features
-        return _over_batches(model, lambda _output: latest.pop(), batches, precision)
+        return _over_batches(model, lambda _output: latest.inputs, batches, precision)
     finally:
         handle.remove()
 
@@ -314,13 +325,48 @@ def _over_batches(
 ) -> np.ndarray:
     def compute(batch: Batch) -> np.ndarray:
         placed = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-        vectors: np.ndarray = read(model(**placed)).float().cpu().numpy()
+        with torch.inference_mode(), _autocast(model, precision):  # of this thread alone
+            vectors: np.ndarray = read(model(**placed)).float().cpu().numpy()
         return vectors
 
+    rows, _, batch_size, _ = batches
+    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
+    if len(rows) < threads * batch_size:
+        threads = 1
     was_training = model.training
     model.eval()
     try:
-        with first_token_only(model), torch.inference_mode(), computing_in(model, precision):
-            return compute_by_length(compute, *batches)
+        with (
+            first_token_only(model),
+            bf16_hidden_states(model),
+            _rounded_once(model, precision),
+            _one_thread_each() if threads > 1 else nullcontext(),
+        ):
+            return compute_by_length(compute, *batches, threads=threads)
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def _rounded_once(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
+    """Keep the products' weights in bf16, for a while; where nothing learns, autocast rounds them anew in each pass."""
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)] if precision == "bf16" else []
+    exact = {weight: weight.data for layer in layers for weight in layer.parameters()}
+    for weight, values in exact.items():
+        weight.data = values.bfloat16()
+    try:
+        yield
+    finally:
+        for weight, values in exact.items():
+            weight.data = values
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let each thread that starts in the meantime compute by itself, and not share its operations with others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
