@@ -20,7 +20,8 @@ from statsmodels.stats.proportion import proportion_confint
 from review_sentiment.chunks import ChunkedTable
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import TokenizerDataset
-from review_sentiment.model.encoder import Classifier, predict_logits
+from review_sentiment.model.encoder import Classifier
+from review_sentiment.model.forward import predict_logits
 from review_sentiment.pipelines.inference.cluster import score_on_ray
 from review_sentiment.pipelines.inference.scoring import score_table
 from review_sentiment.scoring.confidence import Threshold

@@ -14,7 +14,7 @@ from results import ROOT, publish
 
 from review_sentiment.fingerprint import take_fingerprint
 from review_sentiment.metrics import softmax
-from review_sentiment.model.encoder import predict_logits
+from review_sentiment.model.forward import predict_logits
 from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import TokenizeParams, parse_parameters
 from review_sentiment.pipelines.monitoring.drift import compare_reviews

@@ -20,7 +20,8 @@ from review_sentiment.datasets.arrow import ArrowDataset
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
-from review_sentiment.model.encoder import Classifier, Precision, Pretrained, add_head
+from review_sentiment.model.encoder import Classifier, Pretrained, add_head
+from review_sentiment.model.precision import Precision
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
 from review_sentiment.pipelines.modeling.batches import LengthBatches

@@ -9,7 +9,7 @@ import pandas as pd
 from jobs import make_job, minilm, parameters, read_reviews
 from results import publish
 
-from review_sentiment.model.encoder import predict_logits
+from review_sentiment.model.forward import predict_logits
 
 # Environment, and the parameters of `training` that differ from it.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -22,8 +22,9 @@ from jobs import (
 )
 from results import publish
 
-from review_sentiment.model.encoder import Precision, Pretrained, collate, computing_in, freeze_lowest
+from review_sentiment.model.encoder import Pretrained, collate, freeze_lowest
 from review_sentiment.model.first_token import first_token_only
+from review_sentiment.model.precision import Precision, computing_in
 from review_sentiment.pipelines.modeling.batches import LengthBatches
 
 RECIPES = {"reference": "reference", "ours": "imdb"}

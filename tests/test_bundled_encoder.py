@@ -96,7 +96,7 @@ def test_minilm_says_that_it_is_read_by_the_mean(tiny_encoder: Path):
 def test_bf16_reaches_the_hidden_states_and_leaves_with_it(tiny_encoder: Path):
     import torch
 
-    from review_sentiment.model.encoder import computing_in
+    from review_sentiment.model.precision import computing_in
 
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
     model = add_head(pretrained, ["bad", "good"], "auto", None, None)

@@ -135,7 +135,6 @@ class TrainingParams(Block):
     precision: Literal["auto", "fp32", "bf16"] = Field(description="number format of the matrix products")
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(description="CPU threads of one operation")
     attention: Literal["auto", "eager", "sdpa", "sdpa_fp32"] = Field(description="how attention is computed")
-    keep_freed_memory: bool = Field(description="freed memory serves the next step")
     time_budget_minutes: float | None = Field(gt=0, description="fine-tuning ends within it")
     padding: Literal["longest", "max_tokens"] = Field(description="length of each batch")
     group_by_length: bool = Field(description="batches of similar length")

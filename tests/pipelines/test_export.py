@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.errors import UserError
-from review_sentiment.model.encoder import predict_logits
+from review_sentiment.model.forward import predict_logits
 from review_sentiment.params import ExportParams, InferenceParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
 from review_sentiment.scoring.exported import onnx_session

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.metrics import headline_metrics, softmax
-from review_sentiment.model.encoder import head_inputs, predict_logits, score_layer
+from review_sentiment.model.forward import head_inputs, predict_logits, score_layer
 from review_sentiment.pipelines.modeling.linear_probe import probe_rows, start_head
 from tests.conftest import UP_TO_MODELING
 from tests.model.test_first_token import CONFIGS

@@ -1,12 +1,11 @@
-"""Pretrained encoders and fine-tuned classifiers: build, batch, score.
+"""Pretrained encoders and fine-tuned classifiers: build them, and make them ready to score.
 
 Letters: B batch, T tokens, D hidden size, K classes, N rows.
 """
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,15 +16,15 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from transformers.utils import logging as transformers_logging
 
 from review_sentiment.errors import UserError
-from review_sentiment.model.first_token import encoder_layers, first_token_only
-from review_sentiment.model.padding import Batch, compute_by_length, pad
+from review_sentiment.model.first_token import encoder_layers
+from review_sentiment.model.forward import TorchForward
+from review_sentiment.model.padding import pad
 from review_sentiment.model.pooling import add_mean_layer
+from review_sentiment.model.precision import Precision
 from review_sentiment.model.timing import bf16_products_gain
 from review_sentiment.model.tokens import EncoderTokenizer
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["fp32", "bf16"]
 
 # What BERT and DistilBERT, and the many encoders derived from them, call their dropout rates.
 _HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout")
@@ -87,9 +86,7 @@ class Classifier:
         Returns:
             A function from N rows of token ids to logits, float32, shape (N, K).
         """
-        precision = self.precision_here()
-        pad_id = self.tokenizer.pad_token_id
-        return lambda rows: predict_logits(self.model, rows, pad_id, batch_size, precision)
+        return TorchForward(self.model, self.tokenizer.pad_token_id, batch_size, self.precision_here())
 
 
 def whole_text_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
@@ -178,22 +175,6 @@ def freeze_lowest(model: PreTrainedModel, word_embeddings: bool, layers: int) ->
         module.requires_grad_(False)
 
 
-def score_layer(model: PreTrainedModel) -> torch.nn.Linear:
-    """The linear layer that gives a score a class.
-
-    Args:
-        model: The classifier.
-
-    Raises:
-        ValueError: There is none.
-    """
-    classes = model.config.num_labels
-    for layer in reversed(list(model.modules())):
-        if isinstance(layer, torch.nn.Linear) and layer.out_features == classes:
-            return layer
-    raise ValueError(f"no linear layer of {type(model).__name__} gives {classes} scores")
-
-
 class _quiet_transformers(AbstractContextManager[None]):  # noqa: N801 - reads as a verb, like contextlib's own
     """Hide transformers' loading bar and its notice on new weights; `add_head` says the same in one calm line."""
 
@@ -209,49 +190,6 @@ class _quiet_transformers(AbstractContextManager[None]):  # noqa: N801 - reads a
             transformers_logging.enable_progress_bar()
 
 
-@contextmanager
-def bf16_hidden_states(model: PreTrainedModel) -> Iterator[None]:
-    """Keep hidden states in bf16 wherever autocast computes in bf16, for a while.
-
-    Autocast leaves the embeddings in fp32, so each layer's sums and norms stay so, and each of its products first
-    rounds its input to bf16. Rounded once, at the bottom, they need no conversion and half the memory traffic: a step
-    of MiniLM took 4 % less, one of DistilBERT's shape 12 % (2026-11-25, Zen 5).
-
-    Args:
-        model: The classifier.
-    """
-
-    def round_once(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        kind = output.device.type
-        return output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
-
-    embeddings = getattr(model.base_model, "embeddings", None)
-    if embeddings is None:
-        yield
-        return
-    handle = embeddings.register_forward_hook(round_once)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def computing_in(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
-    """Let forward passes compute in a number format, for a while.
-
-    Args:
-        model: The classifier.
-        precision: Number format of the matrix products, and in bf16 of the hidden states too.
-    """
-    with bf16_hidden_states(model), _autocast(model, precision):
-        yield
-
-
-def _autocast(model: PreTrainedModel, precision: Precision) -> torch.autocast:
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
 def collate(rows: Sequence[Sequence[int]], pad_id: int, to_length: int | None = None) -> dict[str, torch.Tensor]:
     """Pad token ids into one batch.
 
@@ -264,109 +202,3 @@ def collate(rows: Sequence[Sequence[int]], pad_id: int, to_length: int | None = 
         `input_ids` and `attention_mask`, int64, shape (B, T).
     """
     return {name: torch.from_numpy(array) for name, array in pad(rows, pad_id, to_length).items()}
-
-
-def predict_logits(
-    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, precision: Precision
-) -> np.ndarray:
-    """Score tokenized reviews; batches hold reviews of similar length, so that little is padded.
-
-    Where there is a batch for each of torch's threads, each computes batches of its own: that spares them to wait for
-    each other at every operator.
-
-    Args:
-        model: The classifier; its training mode is left as it was.
-        rows: N lists of token ids.
-        pad_id: The tokenizer's padding id.
-        batch_size: Reviews per forward pass.
-        precision: Number format of the matrix products.
-
-    Returns:
-        Logits in the order of `rows`, float32, shape (N, K).
-    """
-    batches = rows, pad_id, batch_size, model.config.num_labels
-    return _over_batches(model, lambda output: output.logits, batches, precision)
-
-
-def head_inputs(
-    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, precision: Precision
-) -> np.ndarray:
-    """Compute what the classifier's last layer reads.
-
-    Args:
-        model: The classifier; its training mode is left as it was.
-        rows: N lists of token ids.
-        pad_id: The tokenizer's padding id.
-        batch_size: Reviews per forward pass.
-        precision: Number format of the matrix products.
-
-    Returns:
-        One vector a review, in the order of `rows`, float32, shape (N, D).
-    """
-    latest = threading.local()
-    layer = score_layer(model)
-
-    def keep(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        latest.inputs = inputs[0]
-
-    handle = layer.register_forward_pre_hook(keep)
-    try:
-        batches = rows, pad_id, batch_size, layer.in_features
-        return _over_batches(model, lambda _output: latest.inputs, batches, precision)
-    finally:
-        handle.remove()
-
-
-def _over_batches(
-    model: PreTrainedModel,
-    read: Callable[[Any], torch.Tensor],
-    batches: tuple[Sequence[Sequence[int]], int, int, int],
-    precision: Precision,
-) -> np.ndarray:
-    def compute(batch: Batch) -> np.ndarray:
-        placed = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-        with torch.inference_mode(), _autocast(model, precision):  # of this thread alone
-            vectors: np.ndarray = read(model(**placed)).float().cpu().numpy()
-        return vectors
-
-    rows, _, batch_size, _ = batches
-    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
-    if len(rows) < threads * batch_size:
-        threads = 1
-    was_training = model.training
-    model.eval()
-    try:
-        with (
-            first_token_only(model),
-            bf16_hidden_states(model),
-            _rounded_once(model, precision),
-            _one_thread_each() if threads > 1 else nullcontext(),
-        ):
-            return compute_by_length(compute, *batches, threads=threads)
-    finally:
-        model.train(was_training)
-
-
-@contextmanager
-def _rounded_once(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
-    """Keep the products' weights in bf16, for a while; where nothing learns, autocast rounds them anew in each pass."""
-    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)] if precision == "bf16" else []
-    exact = {weight: weight.data for layer in layers for weight in layer.parameters()}
-    for weight, values in exact.items():
-        weight.data = values.bfloat16()
-    try:
-        yield
-    finally:
-        for weight, values in exact.items():
-            weight.data = values
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let each thread that starts in the meantime compute by itself, and not share its operations with others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

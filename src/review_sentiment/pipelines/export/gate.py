@@ -14,7 +14,8 @@ import torch
 from review_sentiment.comparison import paired_interval
 from review_sentiment.errors import UserError, fault_list
 from review_sentiment.metrics import softmax
-from review_sentiment.model.encoder import Classifier, predict_logits
+from review_sentiment.model.encoder import Classifier
+from review_sentiment.model.forward import predict_logits
 from review_sentiment.params import ExportParams
 from review_sentiment.pipelines.export.speed import BATCH_SIZE, measure_speed
 from review_sentiment.runs.manifest import machine

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from review_sentiment.errors import UserError
-from review_sentiment.model.encoder import score_layer
+from review_sentiment.model.forward import score_layer
 
 # Enough for the few hundred weights of a class; more would keep a long training waiting for its start.
 _MOST_ROWS = 2500

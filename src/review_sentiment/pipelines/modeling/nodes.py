@@ -89,7 +89,7 @@ def predict_test(
         Predictions with `tokens_seen` and `tokens_total`, and whether the classifier answers as before it was saved.
     """
     from review_sentiment.metrics import softmax
-    from review_sentiment.model.encoder import predict_logits
+    from review_sentiment.model.forward import predict_logits
     from review_sentiment.pipelines.modeling.probe import choose_device
     from review_sentiment.pipelines.modeling.scoring import prediction_table
     from review_sentiment.pipelines.modeling.self_test import run_self_test

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from review_sentiment.errors import UserError
 from review_sentiment.model.attention import SDPA_FP32
-from review_sentiment.model.encoder import Precision, computing_in
+from review_sentiment.model.precision import Precision, computing_in
 from review_sentiment.model.timing import best_seconds, best_seconds_of, bf16_products_gain
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from review_sentiment.metrics import softmax
-from review_sentiment.model.encoder import Classifier, predict_logits
+from review_sentiment.model.encoder import Classifier
+from review_sentiment.model.forward import predict_logits
 
 # Enough to notice a lost or mixed-up weight, in a fraction of a second.
 _ROWS = 32

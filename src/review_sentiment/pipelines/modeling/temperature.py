@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from review_sentiment.metrics import row_losses, softmax
-from review_sentiment.model.encoder import score_layer
+from review_sentiment.model.forward import score_layer
 
 # Beyond these a temperature would speak of very few rows.
 _LOWEST, _HIGHEST = 0.05, 20.0

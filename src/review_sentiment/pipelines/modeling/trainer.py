@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainerControl
 
 from review_sentiment.metrics import headline_metrics, softmax
-from review_sentiment.model.encoder import Precision, predict_logits, score_layer
+from review_sentiment.model.forward import predict_logits, score_layer
+from review_sentiment.model.precision import Precision
 from review_sentiment.pipelines.modeling.adversarial import WordAttack
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
 from review_sentiment.pipelines.modeling.callbacks import KeepBest, WeightAverage

@@ -19,14 +19,13 @@ from review_sentiment.model.encoder import (
     Classifier,
     Pretrained,
     add_head,
-    bf16_hidden_states,
     collate,
     freeze_lowest,
-    head_inputs,
     whole_text_tokenizer,
 )
 from review_sentiment.model.first_token import first_token_only
-from review_sentiment.model.memory import freed_memory_kept
+from review_sentiment.model.forward import head_inputs
+from review_sentiment.model.precision import bf16_hidden_states
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.adversarial import WordAttack
 from review_sentiment.pipelines.modeling.batches import ReadLength, preview_batches
@@ -118,10 +117,7 @@ def train(
     if params.gradient_checkpointing:  # here, and not by the Trainer, so that the forecast counts it
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.config.use_cache = False  # of keys and values, which only text generators keep; else a warning says so
-    with (
-        first_token_only(model) if params.first_token_only else nullcontext(),
-        freed_memory_kept() if params.keep_freed_memory else nullcontext(),
-    ):
+    with first_token_only(model) if params.first_token_only else nullcontext():
 
         def typical_batch(params: TrainingParams) -> tuple[dict[str, torch.Tensor], float]:
             typical, padding = preview_batches(lengths, params, to_length)
