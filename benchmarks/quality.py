@@ -9,13 +9,14 @@ import pandas as pd
 from jobs import make_job, minilm, parameters, read_reviews
 from results import publish
 
+from review_sentiment.chunks import ChunkedTable
 from review_sentiment.model.forward import predict_logits
 
-# Environment, and the parameters of `training` that differ from it.
-RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+# Environment, and the parameters that differ from it, block by block.
+RECIPES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "reference": ("reference", {}),
     "ours": ("imdb", {}),
-    "ours, 1 epoch": ("imdb", {"epochs": 1}),
+    "ours, 1 epoch of 128 tokens": ("imdb", {"training": {"epochs": 1}, "tokenize": {"max_tokens": 128}}),
 }
 
 
@@ -53,11 +54,14 @@ def main() -> None:
     )
 
 
-def _run(reviews: pd.DataFrame, env: str, seed: int, test_rows: int, changes: dict[str, Any]) -> dict[str, Any]:
+def _run(
+    reviews: ChunkedTable, env: str, seed: int, test_rows: int, changes: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     subset: dict[str, Any] = {"seed": seed, "test_rows": test_rows}
     if env == "reference":
         subset["validation_rows"] = test_rows
-    job = make_job(reviews, parameters(env, subset=subset, training={"seed": seed, **changes}))
+    blocks = {**changes, "subset": subset, "training": {"seed": seed, **changes.get("training", {})}}
+    job = make_job(reviews, parameters(env, **blocks))
     if env == "reference":
         # Scoring all test rows after each epoch would not be its recipe: it takes 1,000.
         job.tokenized["validation"] = job.tokenized["validation"].select(range(min(1000, test_rows)))
