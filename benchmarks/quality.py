@@ -46,8 +46,8 @@ def main() -> None:
             }
         )
     publish(
-        "quality",
-        f"MiniLM on 2,500 reviews, {chosen.seeds} seeds, each with its own draw of training, validation and"
+        f"quality: {'; '.join(chosen.recipes)}",
+        f"MiniLM on 2,500 reviews, seeds: {chosen.seeds}, each with its own draw of training, validation and"
         f" {chosen.test_rows:,} test reviews.",
         table,
         ["The reference recipe validates on test reviews: its best epoch is chosen on what it is scored on."],
