@@ -274,13 +274,17 @@ def test_what_to_do_next_puts_bad_signs_first_and_gives_commands(reported):
 
 
 def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):
-    commands = story.reproduce_commands(reported.run_info, reported.history)
+    commands = story.reproduce_commands(reported.run_info, reported.history.assign(attention="eager"))
 
     words = shlex.split(commands["full"])
     assert words[:3] == ["kedro", "run", "--params"]
     given = dict(pair.split("=", 1) for pair in words[3].split(","))
     assert given["training.epochs"] == "6"
-    assert (given["training.precision"], given["training.threads"]) == ("fp32", "1")
+    assert (given["training.precision"], given["training.threads"], given["training.attention"]) == (
+        "fp32",
+        "1",
+        "eager",
+    )
     assert given["data.label_names"] == "negative/positive"
     nested: dict = {}
     for name, value in given.items():
@@ -288,6 +292,7 @@ def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):
         (nested.setdefault(block, {}) if block else nested)[key] = None if value == "null" else value
     assert parse_parameters(nested).training.learning_rate == 1e-2
     assert "subset.train_rows=80" in commands["short"]
+    assert "training.attention=eager" in commands["short"]
 
 
 def test_epochs_have_the_mean_loss_of_their_own_steps(reported):

@@ -131,12 +131,18 @@ def reproduce_commands(run_info: Mapping[str, Any], history: pd.DataFrame) -> di
         history: Of the fine-tuning.
 
     Returns:
-        `code` (how to get the same code), `short` (the command as it was given, with the number format and the threads
-        that were measured to be best, which another machine may measure otherwise) and `full` (with every parameter).
+        `code` (how to get the same code), `short` (the command as it was given, with the number format, threads and
+        attention that were measured to be best, which another machine may measure otherwise) and `full` (with every
+        parameter).
     """
     origin = origin_of(run_info)
     commit = origin["code"]["commit"]
-    measured = {"training.precision": history["number_format"].iloc[0], "training.threads": history["threads"].iloc[0]}
+    chosen = history.iloc[0]
+    measured = {
+        "training.precision": chosen["number_format"],
+        "training.threads": chosen["threads"],
+        "training.attention": chosen["attention"],
+    }
     env, given = _as_given(origin)
     full = flatten(origin["parameters"])
     return {
