@@ -221,6 +221,18 @@ def test_a_report_on_an_earlier_run_knows_which_and_how_it_was_made(project):
     assert manifest["parameters"]["training"]["epochs"] == 6
 
 
+def test_splits_and_tokens_are_not_read_with_other_parameters_than_they_were_made_with(project):
+    project.run("data_engineering")
+    before = project.versions()
+    with pytest.raises(
+        UserError, match="were made with other parameters; give the same --env and --params again"
+    ) as told:
+        project.run("modeling", data={"label_names": "positive/negative"}, tokenize={"truncation": "head"})
+    assert "  - data.label_names was negative/positive, and is positive/negative\n" in str(told.value)
+    assert str(told.value).endswith("  - tokenize.truncation was head_tail, and is head")
+    assert project.versions() == before
+
+
 def test_reviews_that_only_a_file_of_parameters_names_are_refused(project):
     (project.folder / "conf/local/parameters.yml").write_text("reviews: other.csv\n", "utf-8")
     with (

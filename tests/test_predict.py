@@ -1,6 +1,7 @@
 """`kedro predict`, as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -48,13 +49,16 @@ def test_texts_are_answered_in_words(trained):
     assert "dreadful[31m lovely" in second  # what a terminal would obey is taken off
     assert second.endswith("…  (saw 49% of it)")  # 32 of 65 tokens
     accuracy = (trained.load("predictions")["predicted"] == trained.load("predictions")["label"]).mean()
-    assert last.startswith(f"Answered by run {trained.first}: {accuracy:.1%} of 20 test reviews right (")
+    assert last.startswith(
+        f"Answered by run {trained.first}, computed by torch: {accuracy:.1%} of 20 test reviews right ("
+    )
 
 
 def test_mistakes_are_one_message(trained):
     assert "text 2 holds nothing to read" in fails("fine", " <br> ")
     assert "line 2 of the input holds nothing to read" in fails(given="fine\n\nfine\n")
     assert "line 1 of the input is not valid UTF-8" in fails(given=b"sch\xf6n\n")
+    assert "text 2 is not valid UTF-8" in fails("fine", os.fsdecode(b"sch\xf6n"))
     assert "standard input holds no text" in fails()
     assert "begins with '2999'" in fails("fine", "--run", "2999")
 

@@ -266,6 +266,10 @@ def test_what_to_do_next_puts_bad_signs_first_and_gives_commands(reported):
     assert command[:4] == ["kedro", "run", "--env", "imdb"]
     assert "reviews=reviews.csv" in command[5].split(",")
     assert [value for value in command[5].split(",") if "learning_rate=" in value] == ["training.learning_rate=1e-4"]
+    bad["try"] = ["training.learning_rate=0.01", "training.epochs=6", "subset.sampling=balanced", "training.epochs=2"]
+    results["diagnosis"]["findings"][0] = bad  # all but the last is what the run had
+    (command,) = story.next_steps(results, reported.run_info)[0]["commands"]
+    assert "training.epochs=2" in command.split(",")
     results["diagnosis"]["findings"] = []
     for check in results["readiness"]["checks"]:
         check["passed"] = True
@@ -286,13 +290,15 @@ def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):
         "eager",
     )
     assert given["data.label_names"] == "negative/positive"
-    nested: dict = {}
+    nested: dict = {"run": None, "resume": False}  # which say nothing of how it was trained
     for name, value in given.items():
         block, _, key = name.rpartition(".")
         (nested.setdefault(block, {}) if block else nested)[key] = None if value == "null" else value
     assert parse_parameters(nested).training.learning_rate == 1e-2
     assert "subset.train_rows=80" in commands["short"]
     assert "training.attention=eager" in commands["short"]
+    resumed = {**reported.run_info, "parameters": {**reported.run_info["parameters"], "resume": True, "run": "2026"}}
+    assert story.reproduce_commands(resumed, reported.history.assign(attention="eager"))["full"] == commands["full"]
 
 
 def test_epochs_have_the_mean_loss_of_their_own_steps(reported):

@@ -124,6 +124,7 @@ def test_it_says_what_answers_and_counts(trained):
     with serving(trained) as client:
         info = client.get("/info").json()
         assert (info["run"], info["label_names"], info["test"]["rows"]) == (trained.first, ["negative", "positive"], 20)
+        assert info["engine"] == "torch"
         low, high = info["test"]["accuracy_interval"]
         assert low < info["test"]["accuracy"] <= high
         assert info["confidence"] == {"threshold": None, "max_error": 0.03}
@@ -133,14 +134,19 @@ def test_it_says_what_answers_and_counts(trained):
         ask(client, "superb", "lovely superb", "boring")
         ask(client, " ")
         assert client.get("/nothing").status_code == 404
+        with socket.create_connection(("127.0.0.1", client.base_url.port)) as gone:
+            gone.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        while "499" not in client.get("/metrics").text:
+            time.sleep(0.01)
         counts = client.get("/metrics").text
 
     for line in (
         f'review_sentiment_classifier_info{{run="{trained.first}"}} 1.0',
         'review_sentiment_requests_total{code="200",path="/predict"} 1.0',
         'review_sentiment_requests_total{code="422",path="/predict"} 1.0',
+        'review_sentiment_requests_total{code="499",path="/predict"} 1.0',
         'review_sentiment_requests_total{code="404",path="other"} 1.0',
-        'review_sentiment_request_seconds_count{path="/predict"} 2.0',
+        'review_sentiment_request_seconds_count{path="/predict"} 3.0',
         'review_sentiment_predictions_total{confident="false",label="positive"} 2.0',
         'review_sentiment_predictions_total{confident="false",label="negative"} 1.0',
         "review_sentiment_batch_texts_sum 4.0",
@@ -287,7 +293,7 @@ def test_the_command_serves_until_it_is_told_to_stop(trained):
         line = process.stdout.readline()
         assert line, said
         said += line
-    assert f"Serving run {trained.first} at " in said
+    assert f"Serving run {trained.first}, computed by torch, at " in said
     url = re.search(r"http://127.0.0.1:\d+/", said).group()
     with ExitStack() as stack:
         asked = [stack.enter_context(closing(HTTPConnection("127.0.0.1", httpx.URL(url).port, timeout=60)))
@@ -377,6 +383,7 @@ def call(*arguments: str) -> str:
 def test_mistakes_with_the_command_are_one_message(trained, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "Address already in use): name another" in call("--port", str(taken.getsockname()[1]))
+    assert "can't listen on 127..0.0.1, port 8000 (" in call("--host", "127..0.0.1")
     assert "name another with --host" in call("--host", "no-such-host.invalid")
     assert "begins with '2999'" in call("--port", "0", "--run", "2999")
     assert "give both" in call("--log-texts")

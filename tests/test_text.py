@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from review_sentiment.text import clean_text, parse_label, row_id_of
@@ -28,6 +29,10 @@ def test_clean_text(text, expected):
 )  # fmt: skip
 def test_parse_label(value, expected):
     assert parse_label(value, ["negative", "positive"]) == expected
+
+
+def test_truth_values_are_the_names_of_classes_that_are_called_so():
+    assert [parse_label(value, ["false", "true"]) for value in (False, True, np.True_, "TRUE")] == [0, 1, 1, 1]
 
 
 def test_row_ids_tell_texts_apart():

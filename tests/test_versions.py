@@ -127,6 +127,10 @@ def test_an_optional_input_is_the_one_made_of_the_run(files):
     assert choose(files, "metrics", "exported") == {"metrics": second}
     assert choose(files, "metrics", "exported", wanted=first) == {"metrics": first, "exported": newer}
     assert choose(files, "metrics", "exported", wanted=first, exported=RUNS[2]) == {"metrics": first}
+    # Another classifier, of the first run's data, has an export of its own.
+    again = leave(files, RUNS[4], MODEL, splits=first)
+    leave(files, RUNS[5], {"exported"}, splits=first, classifier=again)
+    assert choose(files, "metrics", "exported", wanted=first) == {"metrics": first, "exported": newer}
 
 
 def test_without_any_run_or_input_nothing_is_chosen(files, caplog):

@@ -20,10 +20,10 @@ from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
 from review_sentiment.errors import UserError, fault_list, users_fault
-from review_sentiment.params import load_parameters
+from review_sentiment.params import load_parameters, parameter_text
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.locks import folder_held
-from review_sentiment.runs.manifest import describe_run, git_state, join_manifests, source_sha256
+from review_sentiment.runs.manifest import describe_run, flatten, git_state, join_manifests, source_sha256
 from review_sentiment.runs.session import given_run
 from review_sentiment.runs.unchanged import recipe_sha256
 from review_sentiment.terminal import show_results
@@ -104,6 +104,17 @@ _READ_BY_CATALOG = {
 }
 
 
+# What is in the splits and the tokens without being written there.
+_MADE_WITH = (
+    "data.label_names",
+    "encoder",
+    "tokenize.max_tokens",
+    "tokenize.scoring_max_tokens",
+    "tokenize.truncation",
+    "tokenize.head_share",
+)
+
+
 class ManifestHooks:
     """Tells the run what it is (`run_info`), and saves that with how it went as `manifest`, also when it failed."""
 
@@ -134,6 +145,8 @@ class ManifestHooks:
             _refuse_again(files, begun, pipeline)
         _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"] or begun)
         versions = _versions_to_read(pipeline, catalog)
+        if "metrics" in pipeline.all_outputs():
+            _refuse_data_made_otherwise(files, versions, self._parameters)
         classifier_run = versions.get("metrics", versions.get("classifier"))
         trains = "metrics" in pipeline.all_outputs()
         whole = {"tokenized", "metrics"} <= pipeline.all_outputs()
@@ -336,3 +349,22 @@ def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | 
     # An older manifest may lack what newer code keeps.
     kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
     return {key: found[key] for key in kept if key in found}
+
+
+def _refuse_data_made_otherwise(files: RunFiles, versions: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
+    """Let no training give the classes of earlier splits other names, or read earlier tokens by other rules."""
+    now = flatten(parameters)
+    faults: dict[str, None] = {}  # each once, in this order
+    for dataset in sorted({"splits", "tokenized"} & versions.keys()):
+        then = flatten((files.story(versions[dataset]) or {}).get("parameters") or {})
+        for name in _MADE_WITH:
+            if then.get(name, now[name]) != now[name]:
+                faults[f"{name} was {parameter_text(then[name])}, and is {parameter_text(now[name])}"] = None
+    if faults:
+        raise UserError(
+            fault_list(
+                "the splits and tokens on disk were made with other parameters; give the same --env and --params again,"
+                " or run data_engineering too",
+                list(faults),
+            )
+        )

@@ -403,3 +403,21 @@ def load_parameters(config: Mapping[str, Any]) -> Parameters:
             " a block of names, or names where it has a list; give single values, such as training.epochs=2"
         ) from error
     return parse_parameters(raw)
+
+
+def parameter_text(value: Any) -> str:
+    """Write a value as `--params` takes it.
+
+    Args:
+        value: Number, text, truth value, None, or several names.
+
+    Returns:
+        Text; several names are joined by slashes.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "/".join(map(str, value))
+    return str(value)

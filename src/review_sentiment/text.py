@@ -44,14 +44,15 @@ def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
     """Read a label that is a class name, in any case, or a class number.
 
     Args:
-        value: What the label column holds: a name, an integer, or either as text or as a whole float.
+        value: What the label column holds: a name, an integer, or either as text or as a whole float. True and False
+            are names, not 1 and 0.
         label_names: Class names; their order gives label_id.
 
     Returns:
         The label_id, or None if the value names no class.
     """
-    if isinstance(value, bool) or value is None:
-        return None
+    if isinstance(value, (bool, np.bool_)):
+        value = str(value)
     if isinstance(value, str):
         name = value.strip().casefold()
         for label_id, known in enumerate(label_names):

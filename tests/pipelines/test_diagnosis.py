@@ -152,6 +152,16 @@ def test_exploding_gradients_name_the_mend(find):
     assert "training.learning_rate=1e-05" in finding["try"]
 
 
+def test_advice_on_the_learning_rate_is_in_the_unit_of_the_parameter(find):
+    flat = {"loss": [0.69, 0.69, 0.69, 0.69, 0.69, 0.69]}
+    wide = history(grad_norm=[150.0] * 6).assign(learning_rate_scale=0.5)  # of an encoder twice as wide
+    assert "training.learning_rate=2e-05" in find(wide)["gradient_exploding"]["try"]
+    low = find(history(**flat, learning_rate=[1e-6] * 6))["loss_flat"]
+    assert (low["causes"][0], low["try"][0]) == ("learning rate too low", "training.learning_rate=1e-05")
+    high = find(history(**flat, learning_rate=[5e-4] * 6))["loss_flat"]
+    assert (high["causes"][0], high["try"][0]) == ("learning rate too high", "training.learning_rate=5e-05")
+
+
 @pytest.mark.parametrize(
     ("name", "figures", "title"),
     [

@@ -193,6 +193,21 @@ def test_slices_by_length_truncation_and_column(caplog):
     assert next(row["accuracy"] for row in found if row["value"] == "cut off") == right
 
 
+def test_columns_that_are_called_like_ours_stand_beside_them(report):
+    predictions = table(40, 0)
+    test = texts(40).assign(kind="film", predicted="none", length=["short", "long"] * 20)
+
+    found = slice_accuracy(predictions, predictions, test, ["length"])
+    assert {row["value"] for row in found if row["column"] == "source_length"} == {"short", "long"}
+    assert sum(row["rows"] for row in found if row["column"] == "length") == 40
+    columns = report.model_copy(update={"slice_columns": ("kind", "predicted")})
+    mistakes = find_mistakes(predictions, predictions, test, columns)
+    assert set(mistakes["kind"]) <= {"confident mistake", "suspected label", "borderline"}
+    assert set(mistakes["predicted"]) <= {"negative", "positive"}
+    assert set(mistakes["source_kind"]) == {"film"}
+    assert set(mistakes["source_predicted"]) == {"none"}
+
+
 def test_mistakes_of_three_kinds(report):
     names = ("negative", "positive")
     sure = [[0.99, 0.01], [0.95, 0.05], [0.60, 0.40], [0.10, 0.90], [0.51, 0.49]]

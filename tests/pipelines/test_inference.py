@@ -1,11 +1,13 @@
 """New reviews are scored as training read its own, whatever file they come in."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kedro.io import DatasetError
@@ -130,6 +132,13 @@ def test_weights_that_were_not_evaluated_are_refused(trained):
         file.write_bytes(before)
 
 
+def joined() -> bytes:
+    """A Parquet file with a column twice, as a join writes it."""
+    written = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array(["fine"])] * 2, names=["text", "text"]), written)
+    return written.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -139,6 +148,7 @@ def test_weights_that_were_not_evaluated_are_refused(trained):
         ("header.csv", "text\n", "header.csv holds no reviews"),
         ("wrong.csv", "review,stars\nfine,3\n", "no column 'text'; there are review, stars"),
         ("twice.csv", "text,predicted\nfine,3\n", "already has predicted"),
+        ("repeated.parquet", joined(), "new_reviews has text more than once"),
         ("ragged.csv", "text,stars\na,b,c\n", "more fields than the header"),
         ("broken.jsonl", '{"text": "a"}\n{"text": \n', "line 2: not valid JSON"),
         ("number.jsonl", '{"text": 3, "a": 1}\n', "holds int64, not text"),

@@ -383,6 +383,11 @@ def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, cap
         f"08_reporting/{name}.json/{run}/{name}.json" for name in ("drift", "drift_report", "manifest")
     }
 
+    scoring.texts.to_frame("opinion").to_csv("new.csv", index=False)  # the only column needs no name
+    scoring.run("inference", new_reviews="new.csv")
+    scoring.run("monitoring")
+    assert scoring.load("drift_report")["sentence"] == report["sentence"]
+
     scoring.score(scoring.texts.map(lambda text: " ".join(GOOD * 9)))
     enforce = ("--pipelines", "monitoring", "--params", f"encoder={scoring.encoder},monitoring.enforce=true")
     done = scoring.command(*enforce)

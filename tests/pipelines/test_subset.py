@@ -78,3 +78,25 @@ def test_asking_for_too_much_says_how_many_there_are():
     for rows in (4, "all"):
         with pytest.raises(UserError, match=r"train_rows asks for \w+ rows \(balanced\), but only 0 are left"):
             draw_splits(table(30, 30), settings(test_rows=40, validation_rows=20, train_rows=rows))
+
+
+@pytest.mark.parametrize(
+    ("negative", "changes", "message"),
+    [
+        (
+            43,
+            {"test_rows": 80, "train_rows": "all"},
+            "train_rows would hold no review of the class 'negative', of which 0",
+        ),
+        (
+            43,
+            {"test_rows": 80},
+            r"train_rows asks for 20 rows \(balanced\), but only 154 are left \(negative 0, positive",
+        ),
+        (40, {"test_rows": 1}, "test_rows would hold no review of the class '(negative|positive)'"),
+        (2, {"sampling": "stratified"}, "test_rows would hold no review of the class 'negative', of which 2 are left"),
+    ],
+)
+def test_a_split_without_a_class_is_refused(negative, changes, message):
+    with pytest.raises(UserError, match=message):
+        draw_splits(table(negative, 197), settings(**changes))

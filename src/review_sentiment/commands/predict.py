@@ -34,7 +34,7 @@ def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
     rich.reconfigure(stderr=True)  # logs and warnings; standard output is for the answers
     context = open_context()
     scorer = open_scorer(context, run)
-    named = enumerate(texts, start=1) if texts else _lines(sys.stdin.buffer)
+    named = _arguments(texts) if texts else _lines(sys.stdin.buffer)
     place = "text {}" if texts else "line {} of the input"
     number = 0
     for chunk in _in_chunks(named):
@@ -45,7 +45,16 @@ def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
     if number == 0:
         raise UserError("standard input holds no text: give one a line")
     on_test = check_on_test(context.catalog.load("predictions", version=scorer.run), scorer.threshold)
-    click.echo(f"Answered by run {scorer.run}: {accuracy_text(on_test)}.", err=as_json)
+    click.echo(f"Answered by run {scorer.run}, computed by {scorer.engine}: {accuracy_text(on_test)}.", err=as_json)
+
+
+def _arguments(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
+    for number, text in enumerate(texts, start=1):
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # the system hands on bytes that are no UTF-8 as lone surrogates
+            raise UserError(f"text {number} is not valid UTF-8: write it as UTF-8") from None
+        yield number, text
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:

@@ -15,14 +15,26 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+# Layers that are BERT's under a name of their own. Others have parts of the same names, and compute something else: a
+# norm before attention (RoBERTa-PreLayerNorm), a convolution beside it (ConvBERT), adapters (XMOD).
+_LIKE_BERT = {
+    "BertLayer",
+    "CamembertLayer",
+    "Data2VecTextLayer",
+    "ElectraLayer",
+    "ErnieLayer",
+    "RobertaLayer",
+    "XLMRobertaLayer",
+}
+
 
 @contextmanager
 def first_token_only(model: PreTrainedModel) -> Iterator[bool]:
     """Let the last layer of `model` answer for the first token alone, for a while.
 
     Args:
-        model: A sequence classifier. Those built like BERT (RoBERTa, ELECTRA, …) or DistilBERT are sped up; any other
-            is left as it is.
+        model: A sequence classifier. BERT and its copies (RoBERTa, ELECTRA, …) and DistilBERT are sped up; any other is
+            left as it is.
 
     Yields:
         Whether the model was sped up.
@@ -50,8 +62,7 @@ def encoder_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 def _forward_of(layer: Any) -> Callable[..., Tensor] | None:
-    # Names rather than classes: a dozen architectures repeat BERT's layer under their own name.
-    if hasattr(layer, "feed_forward_chunk") and hasattr(getattr(layer.attention, "self", None), "query"):
+    if type(layer).__name__ in _LIKE_BERT:
         return None if layer.is_decoder else partial(_bert, layer)
     if hasattr(layer, "sa_layer_norm") and hasattr(layer.attention, "q_lin"):
         return partial(_distilbert, layer)

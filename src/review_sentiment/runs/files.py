@@ -168,7 +168,12 @@ class RunFiles:
     def newest_made_of(self, run: str, name: str) -> str | None:
         """The newest version of a dataset that was made of what a run has written; None if there is none."""
         made = (other for other in reversed(self.versions()) if self.has(name, other))
-        return next((other for other in made if run == other or run in self.reads(other).values()), None)
+        return next((other for other in made if run == other or self._made_of(other, run)), None)
+
+    def _made_of(self, other: str, run: str) -> bool:
+        """Whether a run has read what another has written, and no classifier but that one's."""
+        read = self.reads(other)
+        return run in read.values() and read.get("classifier", run) == run
 
     def find(self, name: str, among: list[str] | None = None) -> str:
         """Find the run that a user names.

@@ -126,6 +126,7 @@ def _info(scorer: Scorer, on_test: Mapping[str, Any], limits: ServingParams) -> 
     threshold = scorer.threshold
     return Info(
         run=scorer.run,
+        engine=scorer.engine,
         label_names=scorer.label_names,
         test=TestFigures(**on_test),
         confidence=Confidence(
@@ -179,7 +180,7 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _tell_problems(app: FastAPI, limits: ServingParams) -> None:
-    """Word every error; what a client sent is never repeated to it."""
+    """Word every error; no text that a client sent is repeated to it."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:

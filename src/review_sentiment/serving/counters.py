@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
+# A client that hung up before there was an answer; no standard code, but the one that nginx logs for it.
+_CLIENT_GONE = 499
 _CONFIDENCE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
@@ -73,7 +75,7 @@ class CountRequests:
             await self._app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in self._paths else "other"
-        begin, code = time.perf_counter(), 500  # what the outermost layer answers if no answer comes from here
+        begin, code = time.perf_counter(), _CLIENT_GONE
 
         async def look(message: "Message") -> None:
             nonlocal code
@@ -83,6 +85,9 @@ class CountRequests:
 
         try:
             await self._app(scope, receive, look)
+        except Exception:
+            code = 500  # what the outermost layer answers
+            raise
         finally:
             self._counters.requests.labels(path, code).inc()
             self._counters.seconds.labels(path).observe(time.perf_counter() - begin)

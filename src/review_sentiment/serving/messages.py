@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 
 from review_sentiment.params import ServingParams
 from review_sentiment.scoring.answers import Answer
+from review_sentiment.scoring.exported import Engine
 
 
 class TextRequest(BaseModel):
@@ -134,6 +135,7 @@ class Info(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     run: str = Field(description="run that trained the classifier")
+    engine: Engine = Field(description="what computes: PyTorch, or one of the exported models")
     label_names: list[str]
     test: TestFigures
     confidence: Confidence

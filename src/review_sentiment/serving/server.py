@@ -49,8 +49,14 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
         # uvicorn stops in good order, and then raises the signal once more, as if it had not: that must not kill.
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)
-        listener.listen(_BACKLOG)
-        logger.info("Serving run %s at %s: %s", scorer.run, _url(host, listener), accuracy_text(on_test))
+        try:
+            listener.listen(_BACKLOG)
+        except OSError as error:  # another process, that did not listen yet either when this one bound, does by now
+            raise _cannot_listen(host, port, error) from error
+        logger.info(
+            "Serving run %s, computed by %s, at %s: %s",
+            *(scorer.run, scorer.engine, _url(host, listener), accuracy_text(on_test)),
+        )
         try:
             server.run(sockets=[listener])
         finally:
@@ -66,13 +72,16 @@ def _bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: what can be no host's name
         if listener is not None:
             listener.close()
-        raise UserError(
-            f"can't listen on {host}, port {port} ({error.strerror}): name another with --host or --port"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> UserError:
+    why = (error.strerror if isinstance(error, OSError) else None) or error
+    return UserError(f"can't listen on {host}, port {port} ({why}): name another with --host or --port")
 
 
 class _Server(uvicorn.Server):

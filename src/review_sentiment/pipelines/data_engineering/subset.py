@@ -29,7 +29,8 @@ def draw_splits(reviews: Iterable[pd.DataFrame], params: SubsetParams) -> dict[s
         `validation_from: test`, validation and test are the same rows.
 
     Raises:
-        UserError: There are fewer rows than asked for; the message says how many there are.
+        UserError: There are fewer rows than asked for, or a split would lack a class; the message says how many there
+            are.
     """
     draw, shuffled, in_test = _read_numbers(reviews, params)
     train_side, test_side = shuffled[~in_test[shuffled]], shuffled[in_test[shuffled]]
@@ -86,8 +87,9 @@ class _Draw:
                 f" below {len(pool):,}"
             )
         labels = self.label_ids[pool]
-        have: pd.Series = pd.Series(labels).value_counts().sort_index()
-        wanted = have if rows == "all" or have.empty else _rows_by_class(have, rows, self.params.sampling)
+        # A class of which nothing is left still counts: a split without it could not be learned or judged.
+        have: pd.Series = pd.Series(labels).value_counts().reindex(sorted(self.names), fill_value=0)
+        wanted = have if rows == "all" or len(pool) == 0 else _rows_by_class(have, rows, self.params.sampling)
         if len(pool) == 0 or (wanted > have).any():
             sizes = ", ".join(
                 f"{self.names[label_id]} {count:,}" for label_id, count in zip(have.index.tolist(), have, strict=True)
@@ -97,6 +99,13 @@ class _Draw:
                 f"subset.{name} asks for {rows if rows == 'all' else format(rows, ',')} rows ({self.params.sampling}),"
                 f" but only {len(pool):,} are left ({sizes}), enough for {most:,}: lower it, or lower the other sizes"
                 " in `subset`"
+            )
+        lacking = [label_id for label_id, count in zip(wanted.index.tolist(), wanted, strict=True) if count == 0]
+        if lacking:
+            raise UserError(
+                f"subset.{name} would hold no review of the class '{self.names[lacking[0]]}', of which"
+                f" {(labels == lacking[0]).sum():,} are left: change the sizes in `subset`, add reviews of it, or take"
+                " subset.sampling=balanced"
             )
         taken = np.zeros(len(pool), dtype=np.bool_)
         for label_id, count in wanted.items():

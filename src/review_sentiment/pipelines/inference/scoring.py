@@ -37,9 +37,12 @@ def score_table(table: ChunkedTable, text_column: str, scorer: Scorer, workers: 
         `confident` and `seen_share`.
 
     Raises:
-        UserError: There is no such column, it holds something else than text, or the table has a column that would be
-            written.
+        UserError: There is no such column, it holds something else than text, or the table has a column twice, or one
+            that would be written.
     """
+    repeated = sorted({column for column in table.columns if table.columns.count(column) > 1})
+    if repeated:
+        raise UserError(f"new_reviews has {', '.join(repeated)} more than once: rename or drop all but one of each")
     name = table.columns[0] if len(table.columns) == 1 else text_column
     if name not in table.columns:
         raise UserError(
@@ -55,7 +58,7 @@ def score_table(table: ChunkedTable, text_column: str, scorer: Scorer, workers: 
     taken = [field.name for field in added if field.name in table.columns]
     if taken:
         raise UserError(f"new_reviews already has {', '.join(taken)}, which scoring writes: rename or drop them first")
-    schema = pa.schema([*table.schema, *added], metadata={"classifier_run": scorer.run})
+    schema = pa.schema([*table.schema, *added], metadata={"classifier_run": scorer.run, "text_column": name})
     return ChunkedTable(schema, table.rows, lambda: _score(table, name, scorer, schema, workers))
 
 

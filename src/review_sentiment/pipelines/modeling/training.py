@@ -83,8 +83,9 @@ def train(
         `split` (`forecast`, `train` or `validation`), `loss`, `grad_norm`, `learning_rate`, `accuracy`, `f1`,
         `precision`, `recall`, `temperature` (of each validation; the kept epoch's is in the classifier, while `loss`
         is without it), `calibrated_loss` (with it), `best` (true on the epoch that was kept), `planned_steps`, and how
-        it was computed: `number_format`, `threads`, `attention`, `engine_reason` (what was measured), `padding_share`
-        (of all tokens of an epoch), `megabytes` (of the weights), `resumed` (at which steps of which runs).
+        it was computed: `number_format`, `threads`, `attention`, `engine_reason` (what was measured),
+        `learning_rate_scale` (learning rates, by the parameter), `padding_share` (of all tokens of an epoch),
+        `megabytes` (of the weights), `resumed` (at which steps of which runs).
 
     Raises:
         UserError: The schedule, the encoder or the time budget does not fit, or the training that should go on was
@@ -104,6 +105,7 @@ def train(
     resumed = workers.of_first(checkpoints.to_resume() if workers.is_first else None)
     if resumed is not None:
         refuse_another(resumed, same)
+    given_rate = params.learning_rate
     params = scale_learning_rate(params, pretrained.config.hidden_size)
     reading = ReadLength(params.early_max_tokens, tokenize, whole_text_tokenizer(pretrained.tokenizer))
     to_length = tokenize.max_tokens if params.padding == "max_tokens" else None
@@ -168,7 +170,8 @@ def train(
     history["best"] = (history["split"] == "validation") & (history["step"] == best.step)
     history = history.assign(
         number_format=engine.precision, threads=engine.threads, attention=engine.attention,
-        engine_reason=engine.reason, padding_share=padding, megabytes=model.get_memory_footprint() / 1e6,
+        engine_reason=engine.reason, learning_rate_scale=params.learning_rate / given_rate, padding_share=padding,
+        megabytes=model.get_memory_footprint() / 1e6,
         resumed=", ".join(f"at step {before['step']} of run {before['run']}" for before in checkpoints.resumed),
     )  # fmt: skip
     return classifier, history

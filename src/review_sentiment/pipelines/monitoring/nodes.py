@@ -57,7 +57,7 @@ def measure_reviews(
         scored_reviews: All of them, in chunks; or the server's log, which may have no texts.
         reference: As `gather_reference` says.
         tokenizer: The encoder's tokenizer.
-        data: Name of the text column.
+        data: Name of the text column, where the reviews do not tell which one was scored.
         monitoring: How many rows to draw.
 
     Returns:
@@ -69,7 +69,10 @@ def measure_reviews(
         UserError: Another classifier scored the reviews, or the tokenizer is not that of training.
     """
     check_classifier(scored_reviews, reference)
-    rows, counts = draw_rows(scored_reviews.chunks(), data.text_column, reference["classes"], monitoring)
+    # Scoring may have read another column than today's parameters name, and a table of one column needs no name.
+    scored = (scored_reviews.schema.metadata or {}).get(b"text_column")
+    text_column = data.text_column if scored is None else scored.decode()
+    rows, counts = draw_rows(scored_reviews.chunks(), text_column, reference["classes"], monitoring)
     measures, kinds = measure_rows(rows, tokenizer, reference)
     return measures, {**counts, "character_kinds": kinds}
 

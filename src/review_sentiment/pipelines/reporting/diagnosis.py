@@ -21,6 +21,8 @@ from review_sentiment.params import DiagnosisParams
 from review_sentiment.pipelines.reporting.evaluation import balance_gap, headline_value
 
 Severity = Literal["bad", "warning", "note", "good"]
+# The parameter that suits most encoders; see conf/base.
+_USUAL_RATE = 1e-4
 _ORDER: tuple[Severity, ...] = ("bad", "warning", "note", "good")
 
 
@@ -99,6 +101,12 @@ class Record:
         return float(self.train["learning_rate"].max())
 
     @property
+    def given_rate(self) -> float:
+        """The parameter that gave this rate; the encoder's width changes what it means."""
+        scale = float(self.history["learning_rate_scale"].iloc[0]) if "learning_rate_scale" in self.history else 1.0
+        return self.peak_rate / scale
+
+    @property
     def right(self) -> int:
         """Test rows that the classifier gets right."""
         return round(self.accuracy["value"] * self.evaluation["rows"])
@@ -157,7 +165,7 @@ def find_not_a_number(record: Record) -> Finding | None:
         "The loss stopped being a number.",
         f"It was NaN or infinite by step {step}.",
         ("learning rate too high", "weights of the encoder that are broken", "a text that breaks the encoder"),
-        (_rate(record.peak_rate / 10), "training.max_grad_norm=0.5", "training.precision=fp32"),
+        (_rate(record.given_rate / 10), "training.max_grad_norm=0.5", "training.precision=fp32"),
     )
 
 
@@ -173,7 +181,7 @@ def find_exploding_loss(record: Record) -> Finding | None:
         f"Mean training loss {_numbers(record.losses)}; guessing has {chance_loss(record.classes):.3f}. The learning"
         f" rate peaked at {record.peak_rate:.1e}.",
         ("learning rate too high", "no warm-up"),
-        (_rate(min(record.peak_rate / 10, 1e-4)), "training.warmup_steps=0.1", "training.max_grad_norm=0.5"),
+        (_rate(min(record.given_rate / 10, _USUAL_RATE)), "training.warmup_steps=0.1", "training.max_grad_norm=0.5"),
     )
 
 
@@ -188,13 +196,21 @@ def find_loss_trend(record: Record) -> Finding | None:
         return Finding("loss_falling", "good", "Training loss falls.", evidence)
     if sign == "flat":
         fell = losses[-1] < losses[0] * (1 - record.params.loss_change)
+        is_low = record.given_rate < _USUAL_RATE / 2
         return Finding(
             "loss_flat",
             "bad",
             f"Training loss does not fall{' below guessing' if fell else ''}: the model is not learning.",
             evidence,
-            ("learning rate too low", "too many layers frozen", "labels that do not fit the texts"),
-            (_rate(min(record.peak_rate * 10, 1e-4)), "training.freeze_layers=0"),
+            (
+                f"learning rate too {'low' if is_low else 'high'}",
+                "too many layers frozen",
+                "labels that do not fit the texts",
+            ),
+            (
+                _rate(min(record.given_rate * 10, _USUAL_RATE) if is_low else record.given_rate / 10),
+                "training.freeze_layers=0",
+            ),
         )
     return Finding(
         "loss_rising",
@@ -202,7 +218,7 @@ def find_loss_trend(record: Record) -> Finding | None:
         "Training loss rises: the model is getting worse.",
         evidence,
         ("learning rate too high", "numbers out of range"),
-        (_rate(record.peak_rate / 10), "training.max_grad_norm=0.5"),
+        (_rate(record.given_rate / 10), "training.max_grad_norm=0.5"),
     )
 
 
@@ -230,7 +246,7 @@ def find_gradient_norm(record: Record) -> Finding | None:
             f"Gradients explode in epoch {signs.index('exploding') + 1}.",
             evidence,
             ("learning rate too high", "too little clipping", "numbers out of range"),
-            (_rate(record.peak_rate / 10), "training.max_grad_norm=0.5", "training.precision=fp32"),
+            (_rate(record.given_rate / 10), "training.max_grad_norm=0.5", "training.precision=fp32"),
         )
     if "vanishing" in signs:
         return Finding(
@@ -239,7 +255,7 @@ def find_gradient_norm(record: Record) -> Finding | None:
             f"Gradients vanish in epoch {signs.index('vanishing') + 1}, before anything was learned.",
             evidence,
             ("frozen weights", "a head that is saturated after too high a learning rate"),
-            ("training.freeze_layers=0", _rate(record.peak_rate / 10)),
+            ("training.freeze_layers=0", _rate(record.given_rate / 10)),
         )
     # The first steps on a new head often have small gradients, so only a whole run of them is worth a note.
     if set(signs) <= {"small", "large"}:
@@ -272,7 +288,7 @@ def find_chance(record: Record) -> Finding | None:
         title,
         f"{evidence}, and would do as well in {f'one of {1 / p_value:,.0f}' if p_value < 2 / 3 else 'most'} draws.",
         (*causes, "a wrong number of classes"),
-        ("Look at twenty reviews with their labels", "data.label_names=FIRST/SECOND", _rate(1e-4)),
+        ("Look at twenty reviews with their labels", "data.label_names=FIRST/SECOND", _rate(_USUAL_RATE)),
     )
 
 
@@ -352,7 +368,7 @@ def find_learning_rate(record: Record) -> Finding | None:
             "The learning rate is too low: the model is not learning.",
             f"It peaked at {rate:.1e}, and the training loss stayed at {_numbers(record.losses)}.",
             ("training.learning_rate far below what fine-tuning needs",),
-            (_rate(1e-4),),
+            (_rate(_USUAL_RATE),),
         )
     gradients = find_gradient_norm(record)
     explodes = find_exploding_loss(record) or (gradients is not None and gradients.name == "gradient_exploding")
@@ -363,7 +379,7 @@ def find_learning_rate(record: Record) -> Finding | None:
             "The learning rate is too high: training is unstable.",
             f"It peaked at {rate:.1e}; training loss {_numbers(record.losses)}.",
             ("training.learning_rate far above what fine-tuning bears",),
-            (_rate(1e-4), "training.warmup_steps=0.1"),
+            (_rate(_USUAL_RATE), "training.warmup_steps=0.1"),
         )
     return None
 

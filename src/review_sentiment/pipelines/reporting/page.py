@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from review_sentiment.headline import figure_text, headline_row, headline_rows
+from review_sentiment.params import parameter_text
 from review_sentiment.pipelines.reporting import figures, story
 from review_sentiment.pipelines.reporting.runs import accuracy_over_runs, runs_title
 from review_sentiment.runs.manifest import flatten
@@ -58,7 +59,7 @@ def report_page(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "duration": story.duration, "parameter": story.parameter_text, "percent": "{:.1%}".format,
+        "duration": story.duration, "parameter": parameter_text, "percent": "{:.1%}".format,
         "points": lambda share: f"{100 * share:+.1f}",
     }  # fmt: skip
     environment.tests["parameter"] = story.is_parameter
@@ -67,6 +68,7 @@ def report_page(
         **page_parts(results, history, mistakes, run_ledger, run_info),
         plotly_js=get_plotlyjs(),
         run_with=partial(story.run_with, run_info=run_info),
+        worth_trying=partial(story.worth_trying, run_info=run_info),
         figure_text=figure_text,
     )
 
@@ -186,6 +188,6 @@ def parameter_blocks(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     blocks: dict[str, list[dict[str, Any]]] = {}
     for name, value in flatten(origin["parameters"]).items():
         block = name.partition(".")[0] if "." in name else "run"
-        row = {"name": name, "value": story.parameter_text(value), "given": name in given}
+        row = {"name": name, "value": parameter_text(value), "given": name in given}
         blocks.setdefault(block, []).append(row)
     return [{"name": name, "rows": rows} for name, rows in blocks.items()]

@@ -1,7 +1,7 @@
 """Accuracy on parts of the test rows: by length, by what was cut off, and by any column of the user's."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -39,7 +39,7 @@ def slice_accuracy(
     values = {
         "length": _lengths(texts["text"]),
         "truncated": pd.Series(np.where(cut, "cut off", "read whole")),
-        **{name: _few_values(texts[name]) for name in columns if name in texts},
+        **{free_name(name, ("length", "truncated")): _few_values(texts[name]) for name in columns if name in texts},
     }
     absent = [name for name in columns if name not in texts]
     if absent:
@@ -49,6 +49,19 @@ def slice_accuracy(
         for column, column_values in values.items()
         for row in _slices(column, column_values.reset_index(drop=True), right, baseline_right)
     ]
+
+
+def free_name(column: str, ours: Collection[str]) -> str:
+    """Name a column of the user's so that it stands beside ours.
+
+    Args:
+        column: The user's name for it.
+        ours: Names that are taken.
+
+    Returns:
+        The name, or `source_<name>` where that is one of ours.
+    """
+    return f"source_{column}" if column in ours else column
 
 
 def _lengths(texts: pd.Series) -> pd.Series:

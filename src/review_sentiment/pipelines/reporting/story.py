@@ -1,5 +1,6 @@
 """What the summary, the report and the model card say alike: what to do next, the epochs, how to repeat a run."""
 
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,13 @@ from typing import Any
 import pandas as pd
 
 from review_sentiment.health import stretch_means
+from review_sentiment.params import parameter_text
 from review_sentiment.runs.manifest import flatten
 
 _PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
 _MOST_STEPS = 6
+# Parameters that name another run, rather than say what to do.
+_OTHER_RUN = ("run", "resume")
 # Checks that a finding or the line about the baseline words better.
 _SAID_ELSEWHERE = ("completed", "above_baseline", "not_chosen_on_test")
 
@@ -54,13 +58,37 @@ def _against_baseline(versus: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _from_finding(finding: Mapping[str, Any], run_info: Mapping[str, Any]) -> dict[str, Any]:
-    commands = [run_with(change, run_info) for change in finding["try"] if _PARAMETER.fullmatch(change)]
-    advice = [change for change in finding["try"] if not _PARAMETER.fullmatch(change)]
+    changes = worth_trying(finding, run_info)
+    commands = [run_with(change, run_info) for change in changes if is_parameter(change)]
+    advice = [change for change in changes if not is_parameter(change)]
     return {"text": " ".join([finding["title"], *(f"{item}." for item in advice)]), "commands": commands[:3]}
 
 
 def _uncapitalize(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
+def worth_trying(finding: Mapping[str, Any], run_info: Mapping[str, Any]) -> list[str]:
+    """What a finding advises, but for parameters that the run already had.
+
+    Args:
+        finding: As `diagnose_run` gives it.
+        run_info: What this run is.
+    """
+    had = flatten(origin_of(run_info)["parameters"])
+    return [change for change in finding["try"] if not (is_parameter(change) and _is_had(change, had))]
+
+
+def _is_had(change: str, had: Mapping[str, Any]) -> bool:
+    name, _, value = change.partition("=")
+    if name not in had:
+        return False
+    if isinstance(had[name], bool) or not isinstance(had[name], int | float):
+        return parameter_text(had[name]) == value
+    try:
+        return math.isclose(float(value), had[name])
+    except ValueError:
+        return False
 
 
 def run_with(change: str, run_info: Mapping[str, Any]) -> str:
@@ -144,7 +172,7 @@ def reproduce_commands(run_info: Mapping[str, Any], history: pd.DataFrame) -> di
         "training.attention": chosen["attention"],
     }
     env, given = _as_given(origin)
-    full = flatten(origin["parameters"])
+    full = {name: value for name, value in flatten(origin["parameters"]).items() if name not in _OTHER_RUN}
     return {
         "code": f"git checkout {commit}" if commit else "",
         "short": _command(env, {**given, **measured}),
@@ -156,30 +184,12 @@ def _as_given(origin: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Environment and parameters of the command line, but for what meant another run."""
     env = [] if origin["env"] == "base" else ["--env", origin["env"]]
     given = flatten(origin.get("command_parameters") or {})
-    return env, {name: value for name, value in given.items() if name not in ("run", "resume")}
+    return env, {name: value for name, value in given.items() if name not in _OTHER_RUN}
 
 
 def _command(env: Sequence[str], parameters: Mapping[str, Any]) -> str:
     text = ",".join(f"{name}={parameter_text(value)}" for name, value in parameters.items())
     return shlex.join(["kedro", "run", *env, *(["--params", text] if text else [])])
-
-
-def parameter_text(value: Any) -> str:
-    """Write a value as `--params` takes it.
-
-    Args:
-        value: Number, text, truth value, None, or several names.
-
-    Returns:
-        Text; several names are joined by slashes.
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "/".join(map(str, value))
-    return str(value)
 
 
 def training_line(metrics: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> str:
