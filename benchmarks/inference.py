@@ -116,11 +116,12 @@ def _timed(work: Callable) -> tuple:
 def _row(
     name: str, rates: list[float], stocks: list[float], operations: list[float], peaks: list[float], same: str
 ) -> dict[str, str]:
-    ratios = [rate / stock for rate, stock in zip(rates, stocks, strict=True)]
+    ratios = np.divide(rates, stocks)
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])  # a machine that pauses once makes extremes
     return {
         "by": name,
         "reviews per s": f"{median(rates):,.1f}",
-        "times as fast (min to max)": f"**{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
+        "times as fast (middle half of the parts)": f"**{middle:.2f}** ({low:.2f} to {high:.2f})",
         "share of fp32, bf16 peak": ", ".join(f"{median(operations) / peak:.0%}" for peak in peaks),
         "same labels": same,
     }
