@@ -165,6 +165,7 @@ def test_nothing_on_disk_is_said_in_one_message(project, pipeline, words):
         (["--env", ".."], "Duplicate keys found"),
         (["--tags", "nothing"], "Pipeline contains no nodes"),
         (["--runner", "Sequential"], "no attribute 'Sequential'"),
+        (["--runner", "ParallelRunner"], "or take ThreadRunner"),
     ],
 )
 def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
@@ -179,6 +180,7 @@ def test_kedros_own_words_are_kept_without_a_traceback(project, options, word):
     ("options", "word"),
     [
         (["--params", "[a=1"], "can't be read"),
+        (["--params", "reviews=**/*.csv"], "needs ./ before it"),
         (["--params", "training.epochs=${"], "can't be read"),
         (["--params", "reviews"], "must contain a key and a value"),
         (["--params", "=1"], "cannot be an empty string"),

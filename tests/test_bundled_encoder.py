@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import ModernBertConfig
 
 from review_sentiment.datasets import encoder
 from review_sentiment.datasets.encoder import PretrainedDataset
@@ -61,6 +62,13 @@ def test_every_weight_of_the_encoder_is_used_and_only_the_head_is_new(tiny_encod
     assert (model.config.hidden_dropout_prob, model.config.attention_probs_dropout_prob) == (0.2, 0.0)
     assert model.config.id2label == {0: "bad", 1: "good"}
     assert "The classification head (classifier.bias, classifier.weight) is new" in caplog.text
+
+
+def test_dropout_that_an_encoder_does_not_know_is_refused(tiny_encoder: Path):
+    pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
+    pretrained = replace(pretrained, name="other", config=ModernBertConfig())
+    with pytest.raises(UserError, match="the encoder 'other' has no hidden_dropout that is known: set 0, or null"):
+        add_head(pretrained, ["bad", "good"], "auto", hidden_dropout=0.2, attention_dropout=0.0)
 
 
 def test_weights_of_another_architecture_are_refused(tiny_encoder: Path):

@@ -74,6 +74,20 @@ def test_class_names_can_be_given_on_the_command_line(raw):
     assert parse_parameters(raw).data.label_names == ("bad", "so so", "good")
 
 
+@pytest.mark.parametrize("name", ["so/so", "good, mostly"])
+def test_class_names_that_the_command_line_would_part_are_refused(raw, name):
+    raw["data"]["label_names"] = ["bad", name]
+    with pytest.raises(UserError, match="label_names can hold no '/' or ','"):
+        parse_parameters(raw)
+
+
+def test_columns_may_be_called_like_numbers(raw):
+    raw["data"] |= {"text_column": 1, "label_column": 0}
+    raw["report"]["slice_columns"] = 2
+    params = parse_parameters(raw)
+    assert (params.data.text_column, params.data.label_column, params.report.slice_columns) == ("1", "0", ("2",))
+
+
 def test_slice_columns_can_be_given_on_the_command_line(raw):
     for given, columns in (("style/shop", ("style", "shop")), ("style", ("style",)), (None, ())):
         raw["report"]["slice_columns"] = given

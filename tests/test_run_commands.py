@@ -251,6 +251,13 @@ def options(made, params: str, **others: object) -> dict[str, object]:
     return {**{name: value for name, value in context.params.items() if name != "force"}, **others}
 
 
+def test_a_start_where_what_comes_before_is_not_on_disk_is_one_message(made, copy):
+    done = made.command("--from-nodes", "build_report", "--params", f"encoder={made.encoder},reviews=reviews.csv")
+    assert done.exit_code == 1
+    assert "not found in the DataCatalog" in done.output
+    assert "Traceback" not in done.output
+
+
 def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
     done = made.command("--params", tiny_params(made))
     assert done.exit_code == 0, done.output

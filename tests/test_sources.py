@@ -133,6 +133,16 @@ def test_new_reviews_of_several_files_must_be_alike(tmp_path):
         NewReviewsDataset(source=str(tmp_path / "*")).load()
 
 
+def test_rows_that_move_to_another_split_change_the_content(tmp_path):
+    dataset = ReviewsDataset(source=str(tmp_path), train_split="train", test_split="test")
+    contents = set()
+    for in_test in (1, 2):
+        (tmp_path / "test.jsonl").write_text('{"text": "fine", "label": 1}\n' * in_test)
+        (tmp_path / "train.jsonl").write_text('{"text": "fine", "label": 1}\n' * (3 - in_test))
+        contents.add(dataset.content_sha256())
+    assert len(contents) == 2
+
+
 def test_the_content_of_many_files_is_known_again(tmp_path):
     dataset = ReviewsDataset(source=str(tmp_path / "*.csv"), train_split="train", test_split=None)
     make_corpus(6).to_csv(tmp_path / "a.csv", index=False)

@@ -5,6 +5,7 @@
 What the user can mend ends a command with one message and exit code 1, without a traceback.
 """
 
+import errno
 import logging
 import sys
 from typing import Any
@@ -23,6 +24,7 @@ from review_sentiment.runs.interrupts import Interrupted
 
 logger = logging.getLogger(__name__)
 
+_NOT_TO_BE_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _FOR_THE_USER = (
     UserError, DatasetError, DataValidationError, MissingConfigException, OmegaConfBaseException,
     ParameterValidationError, YAMLError,
@@ -39,7 +41,8 @@ class _TellsUser(click.Command):
         except KedroCliError as error:  # Kedro 1.7.0 shows "NoneType: None" in its place
             raise click.UsageError(fit_to_show(error.message), ctx) from error
         except (OmegaConfBaseException, YAMLError, IndexError, TypeError, ValueError) as error:
-            raise click.UsageError(f"the command line can't be read: {fit_to_show(str(error))}", ctx) from error
+            hint = "; a value that begins with * or [ needs ./ before it" if isinstance(error, YAMLError) else ""
+            raise click.UsageError(f"the command line can't be read: {fit_to_show(str(error))}{hint}", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and word what the user can mend."""
@@ -73,10 +76,14 @@ def _message_for_user(error: BaseException) -> str | None:
     # Kedro has no type of its own for these.
     kedro_says = (
         "Failed to find the pipeline named", "Pipeline does not contain", "Pipeline contains no nodes",
-        "Duplicate keys found", "module 'kedro.runner' has no attribute",
+        "Duplicate keys found", "module 'kedro.runner' has no attribute", "Pipeline input(s)",
     )  # fmt: skip
     if isinstance(error, ValueError | AttributeError) and str(error).startswith(kedro_says):
         return fit_to_show(str(error))
+    if isinstance(error, OSError) and error.filename and error.errno in _NOT_TO_BE_WRITTEN:
+        return fit_to_show(
+            f"{error.filename}: {error.strerror}; make room there, or let this user read and write there"
+        )
     return None
 
 

@@ -118,6 +118,8 @@ _MADE_WITH = (
 class ManifestHooks:
     """Tells the run what it is (`run_info`), and saves that with how it went as `manifest`, also when it failed."""
 
+    _run_info: dict[str, Any] | None = None
+
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter, and keep them with the configuration that says where runs lie.
@@ -131,6 +133,12 @@ class ManifestHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Start the clocks, and give the run what is known of it before it starts."""
+        self._run_info = None  # an interrupt from here on is no end of an earlier run
+        if "ParallelRunner" in str(run_params["runner"]):
+            raise UserError(
+                "ParallelRunner does not tell what a run reads and writes, so there would be no record of it: leave"
+                " --runner out, or take ThreadRunner"
+            )
         self._catalog = catalog
         self._begin = time.perf_counter()
         self._node_begin: dict[str, float] = {}
@@ -213,6 +221,8 @@ class ManifestHooks:
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Save the manifest of a failed run, and never hide why it failed."""
+        if self._run_info is None:
+            return
         try:
             self._save(users_fault(error) or f"{type(error).__name__}: {error}")
         except Exception:
@@ -220,7 +230,7 @@ class ManifestHooks:
 
     def _save(self, error: str | None) -> None:
         manifest = {
-            **self._run_info,
+            **(self._run_info or {}),
             "complete": error is None,
             "error": error,
             "seconds": round(time.perf_counter() - self._begin, 3),

@@ -25,14 +25,14 @@ LabelNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeVa
 
 def _split_columns(value: Any) -> Any:
     """As `_split_names`; nothing after the equals sign, which Kedro reads as null, means no column."""
-    return () if value is None or value == "" else _split_names(value)
+    return () if value is None or value == "" else _split_names(_number_as_text(value))
 
 
 ColumnNames = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_columns)]
 
 
-def _name_of_run(value: Any) -> Any:
-    """Let a year, which the command line makes a number of, be the beginning of a run's name."""
+def _number_as_text(value: Any) -> Any:
+    """Let what the command line makes a number of be a name: a year that begins a run's name, a column called 1."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -47,11 +47,14 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+ColumnName = Annotated[Text, BeforeValidator(_number_as_text)]
+
+
 class DataParams(Block):
     """How to read the reviews: the YAML block `data`."""
 
-    text_column: Text = Field(description="column that holds the review")
-    label_column: Text = Field(description="column that holds the label")
+    text_column: ColumnName = Field(description="column that holds the review")
+    label_column: ColumnName = Field(description="column that holds the label")
     label_names: LabelNames = Field(min_length=2, description="class names")
     empty_texts: Literal["stop", "drop"] = Field(description="rows without text")
     min_rows_per_class: PositiveInt = Field(description="a class with fewer rows stops the run")
@@ -63,6 +66,8 @@ class DataParams(Block):
             raise ValueError(f"label_names must differ by more than case, got {list(self.label_names)}")
         if any(name.lstrip("-").isdigit() for name in lowered):
             raise ValueError(f"label_names can't be numbers, got {list(self.label_names)}: name what 0, 1, … mean")
+        if any("/" in name or "," in name for name in self.label_names):
+            raise ValueError(f"label_names can hold no '/' or ',', which part names, got {list(self.label_names)}")
         if self.text_column == self.label_column:
             raise ValueError(f"text_column and label_column are both '{self.text_column}'")
         return self
@@ -308,8 +313,8 @@ class Parameters(Block):
     train_split: Text
     test_split: Text | None
     new_reviews: Text | None
-    run: Annotated[Text | None, BeforeValidator(_name_of_run)]
-    resume: Annotated[bool | Text, BeforeValidator(_name_of_run)]
+    run: Annotated[Text | None, BeforeValidator(_number_as_text)]
+    resume: Annotated[bool | Text, BeforeValidator(_number_as_text)]
     data: DataParams
     subset: SubsetParams
     tokenize: TokenizeParams

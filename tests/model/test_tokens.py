@@ -1,6 +1,11 @@
-import pytest
+import shutil
 
-from review_sentiment.datasets.encoder import TokenizerDataset
+import pytest
+from tokenizers import Tokenizer, normalizers
+from transformers import AutoTokenizer
+
+from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
+from review_sentiment.model.encoder import whole_text_tokenizer
 from review_sentiment.model.tokens import encode_texts, truncate
 from review_sentiment.params import TokenizeParams
 
@@ -40,3 +45,21 @@ def test_minilm_agrees_with_transformers_own_tokenizer():
     ours = encode_texts(tokenizer, [text], 64, settings("head"))["input_ids"][0]
     assert list(ours) == theirs(text)["input_ids"]
     assert tokenizer.max_tokens == 512
+
+
+def test_training_and_scoring_read_a_text_alike_though_transformers_would_not(tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "cased")
+    (folder / "tokenizer_config.json").unlink()  # transformers now takes it for a BERT that lowers letters
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    text = "A Lovely film"
+
+    trained_on = TokenizerDataset(encoder=str(folder)).load().tokenizer
+    assert trained_on.encode(text).tokens == ["[CLS]", "[UNK]", "[UNK]", "film", "[SEP]"]
+    pretrained = PretrainedDataset(encoder=str(folder)).load()
+    assert whole_text_tokenizer(pretrained.tokenizer).encode(text).ids == trained_on.encode(text).ids
+    pretrained.tokenizer.save_pretrained(tmp_path / "saved")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved", local_files_only=True)
+    assert whole_text_tokenizer(saved).encode(text).ids == trained_on.encode(text).ids
+    assert saved.pad_token_id == trained_on.token_to_id("[PAD]")

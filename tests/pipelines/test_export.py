@@ -247,7 +247,7 @@ def test_the_gate_goes_by_its_bounds(exported):
     )
     with pytest.raises(UserError, match="max_disagreement allows 4"):
         nodes.approve_export(candidate, strict)
-    loose = measure(max_accuracy_drop=0, max_disagreement=0.06)
+    loose = measure(max_accuracy_drop=0, max_disagreement=0.05)  # 1 - 0.95 > 0.05 in floats
     assert loose["passed"]
     assert nodes.approve_export(replace(candidate, fastest="torch"), loose).fastest == loose["fastest"]
 

@@ -31,6 +31,9 @@ def test_a_wider_encoder_gets_a_lower_rate_unless_told_otherwise(training):
 def test_a_share_of_the_steps_is_a_warm_up(training):
     plan = plan_training(80, 20, 2, training.model_copy(update={"warmup_steps": 0.1}), 1.0)
     assert (plan.steps, plan.warmup_steps, plan.peak_learning_rate) == (30, 3, 3e-5)
+    params = training.model_copy(update={"warmup_steps": 0.1, "epochs": 1, "batch_size": 80})
+    plan = plan_training(80, 20, 2, params, 1.0)
+    assert (plan.steps, plan.warmup_steps) == (1, 0)
 
 
 def test_all_faults_are_told_at_once(training):
@@ -50,6 +53,11 @@ def test_a_budget_shortens_run_and_warm_up_together(training):
     assert (fitted.steps, fitted.warmup_steps) == (75, 8)
     assert fit_plan(plan, 320, 100, Pace(0.01, 0.01), params, spent=1) == plan
 
+    whole = params.model_copy(update={"warmup_steps": 90})
+    with pytest.raises(
+        UserError, match=r"warmup_steps \(90\) is not shorter than the 80 steps that training.time_budget"
+    ):
+        fit_plan(plan, 320, 100, pace, whole, spent=3.1)
     with pytest.raises(UserError, match=r"about 1.5 minutes; allow these, lower subset.train_rows to 200,"):
         fit_plan(plan, 320, 100, Pace(2.0, 0.05), params, spent=3.1)
 

@@ -13,6 +13,8 @@ from review_sentiment.datasets.paths import find_local, sha256_of
 from review_sentiment.errors import UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from review_sentiment.model.encoder import Pretrained
     from review_sentiment.model.tokens import EncoderTokenizer
 
@@ -155,7 +157,7 @@ class PretrainedDataset(_EncoderDataset):
             UserError: The encoder can't be had, has no safetensors weights, or is not the bytes it should be.
         """
         from safetensors.torch import load_file
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         from review_sentiment.model.encoder import Pretrained
 
@@ -177,9 +179,31 @@ class PretrainedDataset(_EncoderDataset):
                 # Said, not left to the default, which asks the terminal whether to run code that the folder brings.
                 config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
                 weights={name: tensor for file in files for name, tensor in load_file(file).items()},
-                tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+                tokenizer=_read_tokenizer(folder),
                 mean_pooled=_is_mean_pooled(folder),
             )
+
+
+def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer as transformers has it, if that reads texts as `tokenizer.json` says; else exactly that file.
+
+    transformers 5 makes some tokenizers anew from `tokenizer_config.json`, and takes only the vocabulary from the other
+    file: a cased BERT without a word on that there would lower its letters.
+    """
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    named = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    exact = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ours, theirs = (json.loads(tokenizer.to_str()) for tokenizer in (exact, named.backend_tokenizer))
+    if all(ours[part] == theirs[part] for part in ("normalizer", "pre_tokenizer", "post_processor")):
+        return named
+    return PreTrainedTokenizerFast(
+        tokenizer_object=exact,
+        model_max_length=named.model_max_length,
+        model_input_names=named.model_input_names,
+        **named.special_tokens_map,
+    )
 
 
 def _is_mean_pooled(folder: Path) -> bool:

@@ -44,10 +44,20 @@ def show_path(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def sha256_of(files: list[Path]) -> str:
-    """Hash of one file, or of several one after another, such as weights in shards, as 64 hexadecimal digits."""
+def sha256_of(files: list[Path], within: Path | None = None) -> str:
+    """Hash of files.
+
+    Args:
+        files: One file, or several one after another, such as weights in shards.
+        within: A folder below which names and sizes of the files count too, since they say what is in which split.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for file in files:
+        if within is not None:
+            digest.update(f"{file.relative_to(within).as_posix()}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)

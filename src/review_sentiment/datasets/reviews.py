@@ -99,7 +99,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
         if files:
             return sha256_of([Path(file.name) for file in files])
         folder = self._folder()
-        return None if folder is None else sha256_of(files_in(folder))
+        return None if folder is None else sha256_of(files_in(folder), within=folder)
 
     def save(self, data: NoReturn) -> NoReturn:
         """Refuse: raw reviews are the user's, and are only read."""

@@ -118,7 +118,7 @@ def add_head(
         The model, fp32, in evaluation mode.
 
     Raises:
-        UserError: The weights are not of the architecture that the configuration names.
+        UserError: The weights are not of the architecture that the configuration names, or that has no such dropout.
     """
     config = type(pretrained.config).from_dict(pretrained.config.to_dict())
     weights = dict(pretrained.weights)
@@ -133,6 +133,10 @@ def add_head(
         for name in names:
             if rate is not None and hasattr(config, name):
                 setattr(config, name, rate)
+        if rate and not any(hasattr(config, name) for name in names):
+            raise UserError(
+                f"the encoder '{pretrained.name}' has no {names[0].removesuffix('_prob')} that is known: set 0, or null"
+            )
     architecture = AutoModelForSequenceClassification._model_mapping[type(config)]
     with _quiet_transformers():
         model, report = architecture.from_pretrained(

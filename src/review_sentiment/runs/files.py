@@ -7,6 +7,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,7 @@ class RunFiles:
     def sizes(self, run: str) -> dict[str, int]:
         """Bytes on disk of each dataset that a run has written, leftovers of broken writes included."""
         places = {name: folder / run for name, folder in self.folders.items() if (folder / run).is_dir()}
-        return {
-            name: sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-            for name, place in places.items()
-        }
+        return {name: _size(place) for name, place in places.items()}
 
     def newest_whole(self, names: set[str]) -> str | None:
         """The newest run that has a version of each of several datasets; None if there is none."""
@@ -336,6 +334,16 @@ def _is_held(record: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder; what a run that goes on moves or removes meanwhile counts nothing."""
+    size = 0
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with suppress(FileNotFoundError):
+                size += (Path(place) / file).stat().st_size
+    return size
 
 
 def _names(folder: Path) -> list[str]:

@@ -131,7 +131,8 @@ def fit_plan(
         The plan with as many steps as fit, at most as before.
 
     Raises:
-        UserError: Not every review would be read once; the message says what would fit.
+        UserError: Not every review would be read once, and the message says what would fit; or warm-up is not shorter
+            than what is left of the run.
     """
     if params.time_budget_minutes is None:
         return plan
@@ -153,7 +154,13 @@ def fit_plan(
             + (f" lower subset.train_rows to {rows:,}," if rows else "")
             + " or lower tokenize.max_tokens"
         )
-    return _planned(plan.steps_per_epoch, steps, params, plan.early_cost)
+    fitted = _planned(plan.steps_per_epoch, steps, params, plan.early_cost)
+    if fitted.warmup_steps >= steps and not params.allow_unfinished_warmup:
+        raise UserError(
+            f"training.warmup_steps ({fitted.warmup_steps}) is not shorter than the {steps} steps that"
+            " training.time_budget_minutes leaves: give a share of the steps, such as 0.1, or more time"
+        )
+    return fitted
 
 
 def _planned(steps_per_epoch: int, steps: int, params: TrainingParams, early_cost: float) -> TrainingPlan:
@@ -164,4 +171,7 @@ def _planned(steps_per_epoch: int, steps: int, params: TrainingParams, early_cos
 
 
 def _warmup(steps: int, params: TrainingParams) -> int:
-    return math.ceil(params.warmup_steps * steps) if params.warmup_steps < 1 else int(params.warmup_steps)
+    """A share leaves at least one step that it has risen for."""
+    return (
+        min(math.ceil(params.warmup_steps * steps), steps - 1) if params.warmup_steps < 1 else int(params.warmup_steps)
+    )

@@ -327,7 +327,7 @@ def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Ten
 
 
 def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folder: str) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         use_cpu=engine.device == "cpu",
         seed=params.seed,
@@ -339,7 +339,7 @@ def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folde
         optim=params.optimizer,
         learning_rate=params.learning_rate,
         lr_scheduler_type=params.schedule,
-        warmup_steps=params.warmup_steps,
+        warmup_steps=plan.warmup_steps,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
         bf16=engine.precision == "bf16",
@@ -353,6 +353,9 @@ def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folde
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    # Of several devices the first, as the plan counts on; else the Trainer gives each of them a batch at a time.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _log_plan(plan: TrainingPlan, params: TrainingParams, model: torch.nn.Module, clock: Clock, padding: float) -> None:

@@ -174,10 +174,11 @@ def find_exploding_loss(record: Record) -> Finding | None:
     if not record.finite or not record.losses or not is_unstable(record.losses, record.classes, record.params):
         return None
     worst = int(np.argmax(record.losses))
+    where = f" in epoch {worst + 1}" if len(record.validation) > 1 else ""
     return Finding(
         "loss_exploding",
         "bad",
-        f"Training exploded in epoch {worst + 1}: its loss went far above guessing.",
+        f"Training exploded{where}: its loss went far above guessing.",
         f"Mean training loss {_numbers(record.losses)}; guessing has {chance_loss(record.classes):.3f}. The learning"
         f" rate peaked at {record.peak_rate:.1e}.",
         ("learning rate too high", "no warm-up"),
@@ -455,7 +456,7 @@ def find_few_test_rows(record: Record) -> Finding | None:
         "warning",
         f"{record.evaluation['rows']:,} test reviews are too few to say how good the classifier is.",
         f"Accuracy is somewhere between {low:.1%} and {high:.1%}; about {needed:,} test reviews would narrow that to"
-        f" {100 * record.params.interval_width:.0f} points.",
+        f" {100 * record.params.interval_width:g} points.",
         ("subset.test_rows is small",),
         (f"subset.test_rows={needed}",),
     )
@@ -504,7 +505,11 @@ def find_small_class(record: Record) -> Finding | None:
         f"'{name}' is rare in training.",
         f"{shares[name]:.1%} of {record.profile['splits']['train']['rows']:,} training reviews.",
         ("the source holds few of them",),
-        ("subset.sampling=balanced", f"More reviews of '{name}'"),
+        (
+            "subset.sampling=balanced",
+            "A number for subset.train_rows, since `all` takes all there are",
+            f"More reviews of '{name}'",
+        ),
     )
 
 

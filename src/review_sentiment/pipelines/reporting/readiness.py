@@ -77,15 +77,15 @@ def _quality_checks(
     loss, error = metrics["validation"]["loss"], evaluation["calibration"]["ece"]
     return [
         _check(
-            "accuracy", f"Accuracy is at least {params.accuracy_min:.0%}", accuracy["value"], params.accuracy_min,
+            "accuracy", f"Accuracy is at least {100 * params.accuracy_min:g}%", accuracy["value"], params.accuracy_min,
             accuracy["value"] >= params.accuracy_min, _interval(accuracy),
         ),
         _check(
-            "f1", f"F1 is at least {params.f1_min:.2f}", f1["value"], params.f1_min, f1["value"] >= params.f1_min,
+            "f1", f"F1 is at least {params.f1_min:g}", f1["value"], params.f1_min, f1["value"] >= params.f1_min,
             f"{f1['value']:.3f}, interval {f1['low']:.3f} to {f1['high']:.3f}",
         ),
         _check(
-            "balance", f"Precision and recall of each class lie within {100 * params.balance_gap_max:.0f} points", gap,
+            "balance", f"Precision and recall of each class lie within {100 * params.balance_gap_max:g} points", gap,
             params.balance_gap_max, gap <= params.balance_gap_max,
             f"'{worst['label']}': precision {worst['precision']:.1%}, recall {worst['recall']:.1%}",
         ),
@@ -95,7 +95,7 @@ def _quality_checks(
             f"{loss:.3f} in epoch {metrics['best_epoch']}, the one that was kept",
         ),
         _check(
-            "calibrated", f"Stated probabilities are off by at most {100 * params.calibration_error_max:.0f} points",
+            "calibrated", f"Stated probabilities are off by at most {100 * params.calibration_error_max:g} points",
             error, params.calibration_error_max, error <= params.calibration_error_max,
             f"off by {100 * error:.1f} points on average (temperature {evaluation['calibration']['temperature']:.2f})",
         ),
@@ -161,7 +161,7 @@ def _sentence(rows: int, accuracy: Mapping[str, Any], band: str, band_low: str, 
     accuracy_bound = next(check["bound"] for check in checks if check["name"] == "accuracy")
     if accuracy["low"] < accuracy_bound:
         return (
-            f"Ready by the checklist, but another draw of test reviews could show less than {accuracy_bound:.0%}."
+            f"Ready by the checklist, but another draw of test reviews could show less than {100 * accuracy_bound:g}%."
             f" Quality: {quality}."
         )
     return f"Ready: all {len(checks)} checks pass. Quality: {quality}."
