@@ -270,6 +270,10 @@ def test_what_to_do_next_puts_bad_signs_first_and_gives_commands(reported):
     results["diagnosis"]["findings"][0] = bad  # all but the last is what the run had
     (command,) = story.next_steps(results, reported.run_info)[0]["commands"]
     assert "training.epochs=2" in command.split(",")
+    # The run read 32 tokens, with a weight decay of 0.01: shorter is no mend of truncation, nor longer of slowness.
+    bad["try"] = ["tokenize.max_tokens=16", "tokenize.max_tokens=64", "training.weight_decay=0.1"]
+    assert story.worth_trying({**bad, "name": "truncation"}, reported.run_info) == bad["try"][1:]
+    assert story.worth_trying({**bad, "name": "slow"}, reported.run_info) == [bad["try"][0], bad["try"][2]]
     results["diagnosis"]["findings"] = []
     for check in results["readiness"]["checks"]:
         check["passed"] = True

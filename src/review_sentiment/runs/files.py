@@ -312,7 +312,8 @@ class RunRecord:
             staged.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
             if fcntl is not None:
                 held = os.open(staged, os.O_RDWR)
-                fcntl.flock(held, fcntl.LOCK_EX)
+                with suppress(OSError):  # a file system that knows no locks
+                    fcntl.flock(held, fcntl.LOCK_EX)
                 self._release = weakref.finalize(self, os.close, held)
 
     def end(self) -> None:
@@ -323,17 +324,22 @@ class RunRecord:
 
 
 def _is_held(record: Path) -> bool:
-    """Whether the run of a record is in progress; where the system has no such locks, whether it began within a day."""
+    """Whether the run of a record is in progress; where there are no locks to ask, whether it began within a day."""
     try:
-        if fcntl is None:
-            return time.time() - record.stat().st_mtime < _DAY_SECONDS
         with record.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
     except FileNotFoundError:
         return False
-    except OSError:
+    except BlockingIOError:
         return True
-    return False
+    except OSError:  # who may only read, or a file system that knows no locks
+        pass
+    try:
+        return time.time() - record.stat().st_mtime < _DAY_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _size(folder: Path) -> int:

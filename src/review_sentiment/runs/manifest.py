@@ -154,9 +154,10 @@ def git_state(folder: Path) -> dict[str, Any]:
     """The code's `commit`, and whether tracked files were changed since (`dirty`); None for both outside git.
 
     Args:
-        folder: The project's folder.
+        folder: The project's folder; an installed package may run in a repository that knows nothing of it.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
+    ours = _git(folder, "ls-files", "--error-unmatch", review_sentiment.__file__)
+    commit = _git(folder, "rev-parse", "HEAD") if ours else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": bool(changes) if commit is not None else None}
 

@@ -3,7 +3,7 @@
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import zip_longest
 from typing import Any
 
@@ -15,6 +15,9 @@ from review_sentiment.runs.manifest import flatten
 
 _PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
 _MOST_STEPS = 6
+# Parameters of which advice gives more, or less; a run that is beyond it needs other advice.
+_MORE = {"training.weight_decay", "training.hidden_dropout", "training.average_decay"}
+_LESS = {"training.max_grad_norm", "training.time_budget_minutes", "tokenize.max_tokens"}
 # Parameters that name another run, rather than say what to do.
 _OTHER_RUN = ("run", "resume")
 # Checks that a finding or the line about the baseline words better.
@@ -69,26 +72,28 @@ def _uncapitalize(text: str) -> str:
 
 
 def worth_trying(finding: Mapping[str, Any], run_info: Mapping[str, Any]) -> list[str]:
-    """What a finding advises, but for parameters that the run already had.
+    """What a finding advises, but for parameters that the run already had, or was beyond.
 
     Args:
         finding: As `diagnose_run` gives it.
         run_info: What this run is.
     """
     had = flatten(origin_of(run_info)["parameters"])
-    return [change for change in finding["try"] if not (is_parameter(change) and _is_had(change, had))]
+    more = _MORE | ({"tokenize.max_tokens"} if finding["name"] == "truncation" else set())
+    return [change for change in finding["try"] if not (is_parameter(change) and _is_had(change, had, more))]
 
 
-def _is_had(change: str, had: Mapping[str, Any]) -> bool:
-    name, _, value = change.partition("=")
-    if name not in had:
-        return False
-    if isinstance(had[name], bool) or not isinstance(had[name], int | float):
-        return parameter_text(had[name]) == value
+def _is_had(change: str, had: Mapping[str, Any], more: Set[str]) -> bool:
+    name, _, text = change.partition("=")
+    before = had.get(name)
+    if isinstance(before, bool) or not isinstance(before, int | float):
+        return name in had and parameter_text(before) == text
     try:
-        return math.isclose(float(value), had[name])
+        value = float(text)
     except ValueError:
         return False
+    beyond = before > value if name in more else before < value and name in _LESS
+    return beyond or math.isclose(value, before)
 
 
 def run_with(change: str, run_info: Mapping[str, Any]) -> str:
