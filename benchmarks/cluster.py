@@ -21,7 +21,7 @@ from review_sentiment.chunks import ChunkedTable
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import TokenizerDataset
 from review_sentiment.model.encoder import Classifier
-from review_sentiment.model.forward import predict_logits
+from review_sentiment.model.forward import TorchForward
 from review_sentiment.pipelines.inference.cluster import score_on_ray
 from review_sentiment.pipelines.inference.scoring import score_table
 from review_sentiment.scoring.confidence import Threshold
@@ -119,7 +119,7 @@ def _start_two_nodes() -> Any:
 
 def _accuracy(classifier: Any, test: Any) -> float:
     pad_id = classifier.tokenizer.pad_token_id
-    logits = predict_logits(classifier.model, test["input_ids"][:], pad_id, 8, "fp32")
+    logits = TorchForward(classifier.model, pad_id, 8, "fp32")(test["input_ids"][:])
     return float((logits.argmax(axis=1) == np.array(test["label_id"])).mean())
 
 

@@ -14,7 +14,7 @@ from results import ROOT, publish
 
 from review_sentiment.fingerprint import take_fingerprint
 from review_sentiment.metrics import softmax
-from review_sentiment.model.forward import predict_logits
+from review_sentiment.model.forward import TorchForward
 from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import TokenizeParams, parse_parameters
 from review_sentiment.pipelines.monitoring.drift import compare_reviews
@@ -111,7 +111,7 @@ class _FinishedRun:
         cleaned = [clean_text(text) for text in texts]
         ids = encode_texts(self._tokenizer, cleaned, params.scoring_max_tokens, params)["input_ids"]
         pad_id = self._classifier.tokenizer.pad_token_id
-        proba = softmax(predict_logits(self._classifier.model, ids, pad_id, 32, "fp32"))
+        proba = softmax(TorchForward(self._classifier.model, pad_id, 32, "fp32")(ids))
         names = self._classifier.label_names
         columns = {f"proba_{name}": proba[:, index] for index, name in enumerate(names)}
         return pd.DataFrame(

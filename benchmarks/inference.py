@@ -18,6 +18,7 @@ from transformers import pipeline
 
 from review_sentiment.datasets.classifier import ClassifierDataset
 from review_sentiment.datasets.exported import ExportedClassifierDataset
+from review_sentiment.model.tokens import encode_texts
 from review_sentiment.scoring.exported import ONNX_ENGINES, Engine
 from review_sentiment.scoring.scorer import build_scorer
 
@@ -68,13 +69,14 @@ def main() -> None:
         for engine, scorer in scorers.items():
             seconds, scores = _timed(partial(scorer.score, rows))
             ours[engine].append(len(rows) / seconds)
-            tokens = [len(ids) for ids in scores.input_ids]
+            encoded = encode_texts(scorer.tokenizer, scores.texts, scorer.tokenize.scoring_max_tokens, scorer.tokenize)
+            tokens = [int(length) for length in encoded["length"]]
             operations[engine].append(forward_flops(config, tokens, True) / seconds)
             labels[engine] += [scorer.label_names[label_id] for label_id in scores.label_id[: len(first)]]
         whole += list(scores.seen_share[: len(first)] == 1)
         seconds, answers = _timed(partial(stock, first, truncation=True))
         stocks.append(len(first) / seconds)
-        read = np.minimum(scores.tokens_total[: len(first)], stock.tokenizer.model_max_length)
+        read = np.minimum(encoded["tokens_total"][: len(first)], stock.tokenizer.model_max_length)
         stock_operations.append(forward_flops(config, read.tolist(), False) / seconds)
         stock_labels += [answer["label"] for answer in answers]
     peaks = [peak_flops(dtype, config) for dtype in (torch.float32, torch.bfloat16)]

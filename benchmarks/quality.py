@@ -10,7 +10,7 @@ from jobs import make_job, minilm, parameters, read_reviews
 from results import publish
 
 from review_sentiment.chunks import ChunkedTable
-from review_sentiment.model.forward import predict_logits
+from review_sentiment.model.forward import TorchForward
 
 # Environment, and the parameters that differ from it, block by block.
 RECIPES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
@@ -68,9 +68,8 @@ def _run(
     classifier, history = job.train(minilm())
     test = job.tokenized["test"]
     engine = classifier.settings["engine"]
-    logits = predict_logits(
-        classifier.model, test["input_ids"][:], classifier.tokenizer.pad_token_id, 32, engine["precision"]
-    )
+    forward = TorchForward(classifier.model, classifier.tokenizer.pad_token_id, 32, engine["precision"])
+    logits = forward(test["input_ids"][:])
     epochs = history[history["split"] == "validation"]
     return {
         "accuracy": float((logits.argmax(axis=1) == np.array(test["label_id"])).mean()),

@@ -45,9 +45,6 @@ class ChunkedTable:
     rows: int
     read: "Callable[[], Iterator[pa.RecordBatch]]"
 
-    def __len__(self) -> int:
-        return self.rows
-
     @property
     def columns(self) -> list[str]:
         """Names of the columns, in their order."""

@@ -59,10 +59,6 @@ class _TellsUser(click.Command):
             raise click.ClickException(message) from error
 
 
-class RunCommand(_TellsUser):
-    """Kedro's `run`."""
-
-
 class RunsGroup(_TellsUser, click.Group):
     """The commands on past runs."""
 
@@ -101,7 +97,7 @@ def _run(force: bool, **options: Any) -> Any:
 
 _FORCE = click.Option(["--force"], is_flag=True, help="Train also where the result is there already.")
 _RUN_HELP = "Check the reviews, train, evaluate and report; or run the pipelines that are named."
-run = RunCommand(name="run", params=[*kedro_run.params, _FORCE], callback=_run, help=_RUN_HELP)
+run = _TellsUser(name="run", params=[*kedro_run.params, _FORCE], callback=_run, help=_RUN_HELP)
 
 
 @click.group(name="review-sentiment")

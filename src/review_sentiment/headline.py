@@ -27,16 +27,14 @@ def headline_rows(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
         evaluation: Figures on the test rows.
 
     Returns:
-        Rows with `metric`, `name`, `value`, `interval` (95 %), `baseline` and `method`.
+        Rows with `name`, `value`, `interval` (95 %) and `baseline`.
     """
     return [
         {
-            "metric": row["metric"],
             "name": row["name"],
             "value": figure_text(row["metric"], row["value"]),
             "interval": f"{figure_text(row['metric'], row['low'])} to {figure_text(row['metric'], row['high'])}",
             "baseline": figure_text(row["metric"], row["baseline"]),
-            "method": row["method"],
         }
         for row in evaluation["headline"]
     ]

@@ -16,6 +16,7 @@ from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from review_sentiment.catalog import files_of
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
@@ -146,24 +147,24 @@ class ManifestHooks:
         self._loaded: dict[str, str] = {}
         self._checkpoints: Checkpoints | None = None
         self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
-        files = RunFiles.of_catalog(self._context.config_loader["catalog"], self._context.project_path)
+        files = files_of(self._context)
         # Another process may have done a part of this run already: what it has written is read before all else.
         begun = run_params["run_id"] if run_params["run_id"] in files.versions() else None
         if begun is not None:
             _refuse_again(files, begun, pipeline)
         _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"] or begun)
         versions = _versions_to_read(pipeline, catalog)
-        if "metrics" in pipeline.all_outputs():
+        trains = "metrics" in pipeline.all_outputs()
+        if trains:
             _refuse_data_made_otherwise(files, versions, self._parameters)
         classifier_run = versions.get("metrics", versions.get("classifier"))
-        trains = "metrics" in pipeline.all_outputs()
         whole = {"tokenized", "metrics"} <= pipeline.all_outputs()
         self._run_info = {
             **describe_run(run_params, self._parameters),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions_read": versions,
             "classifier_run": run_params["run_id"] if trains else classifier_run,
-            "classifier_from": None if trains else _manifest_of(classifier_run, catalog),
+            "classifier_from": None if trains else _origin(classifier_run, files),
             "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
             "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
@@ -348,17 +349,12 @@ def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str,
     return versions
 
 
-def _manifest_of(run: str | None, catalog: CatalogProtocol) -> dict[str, Any] | None:
-    """What the manifest of an earlier run says about how it was made; None if there is no such manifest."""
-    if run is None:
-        return None
-    try:
-        found = catalog.load("manifest", version=run)
-    except DatasetError:
-        return None
-    # An older manifest may lack what newer code keeps.
+def _origin(run: str | None, files: RunFiles) -> dict[str, Any] | None:
+    """How an earlier run was made, by its own words, also where it was killed; None where it left none."""
+    story = files.story(run) if run is not None else None
+    # An older one may lack what newer code keeps.
     kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
-    return {key: found[key] for key in kept if key in found}
+    return {key: story[key] for key in kept if key in story} if story else None
 
 
 def _refuse_data_made_otherwise(files: RunFiles, versions: Mapping[str, str], parameters: Mapping[str, Any]) -> None:

@@ -101,23 +101,14 @@ def full_metrics(label_id: np.ndarray, proba: np.ndarray, label_names: Sequence[
     columns = precision_recall_fscore_support(label_id, predicted, labels=classes, average=None, zero_division=0)
     auc = None
     if len(np.unique(label_id)) == len(label_names):
-        auc = float(
-            roc_auc_score(label_id, proba[:, 1])
-            if len(label_names) == 2
-            else roc_auc_score(label_id, proba, multi_class="ovr")
-        )
+        auc = float(roc_auc_score(label_id, proba[:, 1] if len(label_names) == 2 else proba, multi_class="ovr"))
     return {
         **headline_metrics(label_id, proba),
         "accuracy_interval": list(wilson(int((predicted == label_id).sum()), len(label_id))),
         "roc_auc": auc,
         "per_class": {
-            name: {
-                "precision": float(columns[0][index]),
-                "recall": float(columns[1][index]),
-                "f1": float(columns[2][index]),
-                "rows": int(columns[3][index]),
-            }
-            for index, name in enumerate(label_names)
+            name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "rows": int(rows)}
+            for name, precision, recall, f1, rows in zip(label_names, *columns, strict=True)
         },
         "confusion_matrix": confusion_matrix(label_id, predicted, labels=classes).tolist(),
         "rows": len(label_id),

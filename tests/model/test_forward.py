@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from review_sentiment.model.forward import TorchForward, predict_logits
+from review_sentiment.model.forward import TorchForward
 from review_sentiment.model.padding import pad
 from review_sentiment.model.precision import computing_in
 
@@ -19,9 +19,9 @@ def test_scoring_by_several_threads_answers_as_by_one_and_leaves_all_as_it_was(t
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = predict_logits(model, rows, 0, 4, precision)
+        alone = TorchForward(model, 0, 4, precision)(rows)
         torch.set_num_threads(3)
-        together = predict_logits(model, rows, 0, 4, precision)
+        together = TorchForward(model, 0, 4, precision)(rows)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -40,6 +40,6 @@ def test_products_with_weights_rounded_once_answer_as_those_that_round_anew_and_
         anew = model(**batch).logits.float().numpy()
     ready = TorchForward(model, 0, 4, "bf16")
     answers = ready(rows)
-    assert np.abs(answers - predict_logits(model, rows, 0, 4, "fp32")).max() > 1e-4  # it does compute in bf16
+    assert np.abs(answers - TorchForward(model, 0, 4, "fp32")(rows)).max() > 1e-4  # it does compute in bf16
     np.testing.assert_allclose(answers, anew, rtol=0, atol=2e-3)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(ready))(rows), answers)

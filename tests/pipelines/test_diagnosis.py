@@ -121,8 +121,6 @@ def test_the_tutorials_own_log(find):
         ("loss_exploding", "bad", {"loss": [0.7, 0.7, 5.0, 6.0, 3.0, 2.0]}, "guessing has 0.693"),
         ("gradient_exploding", "bad", {"grad_norm": [2, 3, 150.5, 300.2, 200, 180]}, "largest 300.2 at step 40"),
         ("gradient_vanishing", "bad", {"grad_norm": [0.001] * 6, "loss": [0.69] * 6}, "healthy is 0.5 to 20"),
-        ("not_a_number", "bad", {"loss": [0.69, 0.6, np.nan, np.nan, np.nan, np.nan]}, "by step 30"),
-        ("not_a_number", "bad", {"validation_loss": [0.4, np.inf, 0.4]}, "by step 40"),
         ("warm_up_unfinished", "warning", {"learning_rate": [1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5]}, "at step 60"),
         ("overfitting", "warning",
          {"validation_loss": [0.48, 0.55, 0.72], "best": 0},

@@ -9,6 +9,7 @@ from sklearn.metrics import auc, f1_score, precision_score, recall_score, roc_au
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
+from review_sentiment.headline import headline_row
 from review_sentiment.metrics import softmax, wilson
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.scoring import prediction_table
@@ -18,7 +19,6 @@ from review_sentiment.pipelines.reporting.evaluation import (
     calibration_bins,
     calibration_error,
     evaluate_predictions,
-    headline_value,
 )
 from review_sentiment.pipelines.reporting.mistakes import find_mistakes
 from review_sentiment.pipelines.reporting.slices import slice_accuracy
@@ -117,7 +117,7 @@ def test_everything_on_two_tables(report):
     settings = report.model_copy(update={"previous_accuracy": 0.486})
 
     found = evaluate_predictions(predictions, baseline, texts(400), METRICS, settings)
-    accuracy = headline_value(found, "accuracy")
+    accuracy = headline_row(found, "accuracy")
     right = predictions["label"] == predictions["predicted"]
     baseline_right = baseline["label"] == baseline["predicted"]
     assert accuracy["value"] == right.mean()

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.errors import UserError
-from review_sentiment.model.forward import predict_logits
+from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import ExportParams, InferenceParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
 from review_sentiment.scoring.exported import onnx_session
@@ -63,7 +63,7 @@ def test_encoders_of_other_kinds_export_too(exported, kind):
 
     converted = conversion.convert(classifier, rows, exported.first)
 
-    logits = predict_logits(model, rows, converted.pad_id, 4, "fp32")
+    logits = TorchForward(model, converted.pad_id, 4, "fp32")(rows)
     np.testing.assert_allclose(converted.forward("onnx", 4)(rows), logits, atol=1e-5)
     int8 = converted.forward("onnx_int8", 4)(rows)
     assert 0 < np.abs(int8 - logits).max() < 0.1 * np.ptp(logits)

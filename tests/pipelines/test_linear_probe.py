@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.metrics import headline_metrics, softmax
-from review_sentiment.model.forward import head_inputs, predict_logits, score_layer
+from review_sentiment.model.forward import TorchForward, head_inputs, score_layer
 from review_sentiment.pipelines.modeling.linear_probe import probe_rows, start_head
 from tests.conftest import UP_TO_MODELING
 from tests.model.test_first_token import CONFIGS
@@ -26,7 +26,7 @@ def test_the_head_of_any_encoder_starts_as_the_regression_that_it_reports(name, 
 
     size = score_layer(model).weight.norm()
     right = start_head(model, head_inputs(model, rows, 0, 7, "fp32"), label_id)
-    answers = predict_logits(model, rows, 0, 8, "fp32")
+    answers = TorchForward(model, 0, 8, "fp32")(rows)
     assert (answers.argmax(axis=1) == label_id).mean() == right > 0.8
     assert headline_metrics(label_id, softmax(answers))["loss"] < np.log(classes)
     torch.testing.assert_close(score_layer(model).weight.norm(), size)

@@ -2,14 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import click
 import rich
 
 from review_sentiment.catalog import open_context, open_scorer
+from review_sentiment.datasets.sources import in_chunks
 from review_sentiment.errors import UserError
 from review_sentiment.scoring.answers import Answer, to_answers
 from review_sentiment.scoring.confidence import accuracy_text, check_on_test
@@ -37,7 +37,7 @@ def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
     named = _arguments(texts) if texts else _lines(sys.stdin.buffer)
     place = "text {}" if texts else "line {} of the input"
     number = 0
-    for chunk in _in_chunks(named):
+    for chunk in in_chunks(named, _STEP_TEXTS):
         for (number, _), answer, text in zip(chunk, *_score(scorer, [text for _, text in chunk]), strict=True):
             if answer is None:
                 raise UserError(f"{place.format(number)} holds nothing to read")
@@ -63,12 +63,6 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
             raise UserError(f"line {number} of the input is not valid UTF-8: save it as UTF-8") from None
-
-
-def _in_chunks(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    rest = iter(texts)
-    while chunk := list(islice(rest, _STEP_TEXTS)):
-        yield chunk
 
 
 def _score(scorer: Scorer, texts: list[str]) -> tuple[list[Answer | None], list[str]]:

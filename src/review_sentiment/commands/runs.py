@@ -1,8 +1,8 @@
 """What `kedro runs` and its `compare` and `label` show."""
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 from kedro.io import CatalogProtocol, DatasetError
@@ -13,11 +13,8 @@ from review_sentiment.catalog import files_of, open_context
 from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
 from review_sentiment.runs.files import RunFiles
-from review_sentiment.runs.table import best_before, changed_parameters, find_run, newest_reports
+from review_sentiment.runs.table import best_before, changed_parameters, newest_reports
 from review_sentiment.terminal import make_table, open_console
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _WIDE = 140
 _MOST_CHANGES = 4
@@ -72,7 +69,7 @@ def _few(changes: str) -> str:
     return changes if count <= _MOST_CHANGES else f"{count} parameters; `kedro runs compare` names them"
 
 
-def _pipelines_text(names: "Iterable[str]") -> str:
+def _pipelines_text(names: Iterable[str]) -> str:
     """Name the pipelines of a run; `all` for those of a plain `kedro run`."""
     return ", ".join("all" if name == "__default__" else name for name in names)
 
@@ -123,12 +120,13 @@ def compare_runs(first: str | None, second: str | None) -> None:
     """
     context = open_context()
     catalog = context.catalog
-    labels = files_of(context).labels()
-    reports = newest_reports(catalog.load("run_ledger"))
+    files, ledger = files_of(context), catalog.load("run_ledger")
+    reports = newest_reports(ledger)
     if len(reports) < 2:
-        raise UserError(f"a comparison needs two runs, and {len(reports)} recorded: `kedro run` makes one")
-    b = find_run(reports, labels.get(second, second)) if second is not None else len(reports) - 1
-    a = find_run(reports, labels.get(first, first)) if first is not None else _best(reports, b)
+        found = "one is recorded" if len(reports) else "none is recorded"
+        raise UserError(f"a comparison needs two runs with results, and {found}: each `kedro run` makes one")
+    b = _position(files, ledger, reports, second) if second is not None else len(reports) - 1
+    a = _position(files, ledger, reports, first) if first is not None else _best(reports, b)
     if a == b:
         raise UserError(f"both names mean the run {reports['classifier_run'].iloc[a]}: name two, or the older one only")
     before, after = reports.iloc[a], reports.iloc[b]
@@ -142,6 +140,13 @@ def compare_runs(first: str | None, second: str | None) -> None:
     _show_parameters(console, before, after)
     console.print(make_table(("figure", "A", "B", "B - A"), _figure_rows(before, after)))
     console.print(Text(f"{_common_rows(result['rows'], *map(len, tables))}\nB against A: {result['sentence']}"))
+
+
+def _position(files: RunFiles, ledger: pd.DataFrame, reports: pd.DataFrame, name: str) -> int:
+    """The row of the classifier that a user names by the run that trained it, or by a report on it."""
+    trained_by = dict(zip(ledger["run"], ledger["classifier_run"], strict=True))
+    run = files.find(name, sorted({*trained_by, *trained_by.values()}))
+    return list(reports["classifier_run"]).index(trained_by.get(run, run))
 
 
 def _best(reports: pd.DataFrame, position: int) -> int:

@@ -11,6 +11,7 @@ from kedro_datasets._typing import TablePreview
 
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable, DrawnRows
 from review_sentiment.datasets.atomic import FolderDataset
+from review_sentiment.datasets.files import preview_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,7 @@ class ArrowDataset(FolderDataset):
     def _read(self, path: Path) -> "DatasetDict":
         from datasets import load_from_disk
 
-        return load_from_disk(str(path))
+        return load_from_disk(str(path), keep_in_memory=False)  # else a variable of the environment could say so
 
     def _write(self, data: Mapping[str, ChunkedTable | DrawnRows], path: Path) -> None:
         """Write the rows of each split; a `description` in the schema's metadata is kept with it."""
@@ -54,11 +55,8 @@ class ArrowDataset(FolderDataset):
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """Show the first rows of the first split in Kedro-Viz."""
-        splits = self.load()
-        if not splits:
-            return TablePreview({"columns": [], "index": [], "data": []})
-        split = next(iter(splits.values()))
-        return TablePreview(split.select(range(min(nrows, len(split)))).to_pandas().astype(str).to_dict(orient="split"))
+        split = next(iter(self.load().values()))
+        return preview_of(split.select(range(min(nrows, len(split)))).to_pandas().astype(str))
 
 
 def _write_rows(rows: ChunkedTable | DrawnRows, folder: Path, name: str) -> "Dataset":

@@ -1,6 +1,7 @@
 """Write a file or folder beside its place, then rename it into it: a killed run leaves no half version."""
 
 import copy
+import json
 import os
 import shutil
 from abc import abstractmethod
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro_datasets._typing import JSONPreview
 
 
 @contextmanager
@@ -114,6 +116,12 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
             staged.mkdir()
             self._write(data, staged)
 
+    def preview(self) -> JSONPreview:
+        """Show the marker's content and the sizes of the files in Kedro-Viz."""
+        path = Path(self._get_load_path())
+        sizes = {file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(path.iterdir())}
+        return JSONPreview(json.dumps({**json.loads((path / self.MARKER).read_text("utf-8")), "files": sizes}))
+
     @abstractmethod
     def _read(self, path: Path) -> Any: ...
 
@@ -121,10 +129,7 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
     def _write(self, data: Any, path: Path) -> None: ...
 
     def _exists(self) -> bool:
-        try:
-            return self._is_complete(str(self._get_load_path()))
-        except DatasetError:
-            return False
+        return self._is_complete(str(self._get_load_path()))
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "version": self._version}

@@ -8,7 +8,7 @@ from kedro_datasets._typing import TablePreview
 
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
 from review_sentiment.datasets.atomic import replace_atomically
-from review_sentiment.datasets.files import shorten
+from review_sentiment.datasets.files import preview_of
 
 
 class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]):
@@ -61,11 +61,7 @@ class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]
         Args:
             nrows: How many.
         """
-        first = next(self.load().chunks(), None)
-        if first is None:
-            return TablePreview({"columns": [], "index": [], "data": []})
-        table = first.head(nrows).to_dict(orient="split")
-        return TablePreview({**table, "data": [[shorten(value) for value in row] for row in table["data"]]})
+        return preview_of(next(self.load().chunks()).head(nrows))
 
     def _exists(self) -> bool:
         return Path(self._get_load_path()).is_file()

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from kedro_datasets._typing import JSONPreview
-
 from review_sentiment.datasets.atomic import FolderDataset
 from review_sentiment.datasets.paths import sha256_of
 
@@ -46,9 +44,3 @@ class ClassifierDataset(FolderDataset):
         data.model.save_pretrained(path)
         data.tokenizer.save_pretrained(path)
         (path / _SETTINGS).write_text(json.dumps(data.settings, indent=2, ensure_ascii=False), "utf-8")
-
-    def preview(self) -> JSONPreview:
-        """Show settings and file sizes in Kedro-Viz."""
-        path = Path(self._get_load_path())
-        sizes = {file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(path.iterdir())}
-        return JSONPreview(json.dumps({**json.loads((path / _SETTINGS).read_text("utf-8")), "files": sizes}))

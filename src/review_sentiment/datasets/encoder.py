@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kedro.io import AbstractDataset, DatasetError
 
 from review_sentiment.datasets.paths import find_local, sha256_of
+from review_sentiment.datasets.sources import first_line
 from review_sentiment.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,9 +84,8 @@ def _told(encoder: str, folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"the encoder '{encoder}' can't be read from {folder} ({reason}): save or fetch it anew"
+            f"the encoder '{encoder}' can't be read from {folder} ({first_line(error)}): save or fetch it anew"
         ) from error
 
 

@@ -2,9 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from kedro_datasets._typing import JSONPreview
+from typing import TYPE_CHECKING, ClassVar
 
 from review_sentiment.datasets.atomic import FolderDataset
 
@@ -27,7 +25,7 @@ class ExportedClassifierDataset(FolderDataset):
         from review_sentiment.model.tokens import EncoderTokenizer
         from review_sentiment.scoring.exported import ONNX_ENGINES, ExportedClassifier
 
-        about = self._about(path)
+        about = json.loads((path / _ABOUT).read_text("utf-8"))
         max_tokens = about.pop("max_tokens")
         tokenizer = Tokenizer.from_file(str(path / _TOKENIZER))
         return ExportedClassifier(
@@ -51,12 +49,3 @@ class ExportedClassifierDataset(FolderDataset):
             "settings": data.settings,
         }
         (path / _ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), "utf-8")
-
-    def _about(self, path: Path) -> dict[str, Any]:
-        return dict(json.loads((path / _ABOUT).read_text("utf-8")))
-
-    def preview(self) -> JSONPreview:
-        """Show in Kedro-Viz what was exported, and the sizes of the files."""
-        path = Path(self._get_load_path())
-        sizes = {file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(path.iterdir())}
-        return JSONPreview(json.dumps({**self._about(path), "files": sizes}))

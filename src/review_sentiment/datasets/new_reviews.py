@@ -9,6 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from review_sentiment.chunks import ChunkedTable
+from review_sentiment.datasets.files import preview_of
 from review_sentiment.datasets.sources import (
     JSON_LINES,
     SEPARATORS,
@@ -83,7 +84,7 @@ class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
         """
         if self._source is None or is_address(self._source):
             return TablePreview({"columns": [], "index": [], "data": []})
-        return TablePreview(next(self.load().chunks()).head(nrows).astype(str).to_dict(orient="split"))
+        return preview_of(next(self.load().chunks()).head(nrows).astype(str))
 
     def _describe(self) -> dict[str, Any]:
         return {"source": self._source}

@@ -13,6 +13,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from review_sentiment.chunks import RawTable, stream_rows
+from review_sentiment.datasets.files import preview_of
 from review_sentiment.datasets.paths import find_local, sha256_of
 from review_sentiment.datasets.sources import (
     JSON_LINES,
@@ -111,9 +112,9 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
         Args:
             nrows: How many.
         """
-        if self.content_sha256() is None:
-            return TablePreview(pd.DataFrame({"source": [self._source]}).to_dict(orient="split"))
-        return TablePreview(next(self.load()["train"].chunks()).head(nrows).to_dict(orient="split"))
+        if is_address(self._source) or not (find_files(self._source) or self._folder()):
+            return preview_of(pd.DataFrame({"source": [self._source]}))
+        return preview_of(next(self.load()["train"].chunks()).head(nrows))
 
     def _folder(self) -> Path | None:
         """The local folder, or None for a hub id.
@@ -143,9 +144,9 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
             kind = type(load_dataset_builder(source)).__module__.rpartition(".")[2]
             if kind not in {*_FOLDER_KINDS, _CACHE_KIND}:
                 raise ValueError(f"it holds {kind} data, and only {', '.join(sorted(_FOLDER_KINDS))} are read")
-            splits = load_dataset(source)
+            splits = load_dataset(source, keep_in_memory=False)
         except Exception as error:
-            if source != self._source or Path(source).is_dir():
+            if Path(source).is_dir():
                 raise UserError(f"the folder '{source}' can't be read as a data set: {first_line(error)}") from error
             raise UserError(
                 f"'{source}' is no local file or folder, and could not be had from the hub ({first_line(error)}):"

@@ -309,15 +309,16 @@ def parquet_batches(file: SourceFile) -> "Iterator[pa.RecordBatch]":
             )
 
 
-def in_chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
+def in_chunks(rows: Iterable[Any], size: int | None = None) -> Iterator[list[Any]]:
     """Gather rows.
 
     Args:
         rows: Any things, one by one.
+        size: How many at most in a list; None for `CHUNK_ROWS`.
 
     Yields:
-        Lists of at most `CHUNK_ROWS`.
+        Lists of them.
     """
     rest = iter(rows)
-    while chunk := list(islice(rest, CHUNK_ROWS)):
+    while chunk := list(islice(rest, size or CHUNK_ROWS)):
         yield chunk

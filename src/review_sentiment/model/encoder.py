@@ -4,12 +4,11 @@ Letters: B batch, T tokens, D hidden size, K classes, N rows.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -77,14 +76,11 @@ class Classifier:
             return "fp32"
         return "bf16" if bf16_products_gain(self.model.config.hidden_size, self.model.device) >= 1 else "fp32"
 
-    def forward(self, batch_size: int) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
+    def forward(self, batch_size: int) -> TorchForward:
         """Make it ready to score.
 
         Args:
             batch_size: Reviews per forward pass.
-
-        Returns:
-            A function from N rows of token ids to logits, float32, shape (N, K).
         """
         return TorchForward(self.model, self.tokenizer.pad_token_id, batch_size, self.precision_here())
 
@@ -118,8 +114,10 @@ def add_head(
         The model, fp32, in evaluation mode.
 
     Raises:
-        UserError: The weights are not of the architecture that the configuration names, or that has no such dropout.
+        UserError: transformers has no text classifier for this encoder, or one that can't be fed here; or its weights
+            are not of the architecture that the configuration names, or that has no such dropout.
     """
+    architecture = _architecture(pretrained)
     config = type(pretrained.config).from_dict(pretrained.config.to_dict())
     weights = dict(pretrained.weights)
     if pooling == "auto" and pretrained.mean_pooled and config.model_type == "bert":
@@ -137,23 +135,43 @@ def add_head(
             raise UserError(
                 f"the encoder '{pretrained.name}' has no {names[0].removesuffix('_prob')} that is known: set 0, or null"
             )
-    architecture = AutoModelForSequenceClassification._model_mapping[type(config)]
     with _quiet_transformers():
         model, report = architecture.from_pretrained(
-            None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32
+            None,
+            config=config,
+            state_dict=weights,
+            ignore_mismatched_sizes=True,  # the head that it was published with may be of other classes
+            output_loading_info=True,
+            dtype=torch.float32,
         )
-    new = sorted(report["missing_keys"])
+    new = sorted({*report["missing_keys"], *(name for name, *_sizes in report["mismatched_keys"])})
     inside = [name for name in new if name.startswith(model.base_model_prefix + ".") and ".pooler." not in name]
     if inside:
         raise UserError(
             f"the encoder '{pretrained.name}' lacks {len(inside)} of its own weights (first: {inside[0]}): its"
             " configuration and its weights do not belong together"
         )
-    logger.info(
-        "The classification head (%s) is new, and this training teaches it",
-        ", ".join(new),
-    )
+    if new:
+        logger.info("The classification head (%s) is new, and this training teaches it", ", ".join(new))
+    else:
+        logger.info("'%s' brings a classification head of its own, and training goes on from it", pretrained.name)
     return model
+
+
+def _architecture(pretrained: Pretrained) -> Any:
+    config = pretrained.config
+    known = AutoModelForSequenceClassification._model_mapping
+    if type(config) not in known:
+        raise UserError(
+            f"the encoder '{pretrained.name}' is of the kind {config.model_type}, of which transformers has no text"
+            " classifier: take another, such as minilm"
+        )
+    if getattr(config, "summary_type", None) == "last":
+        raise UserError(
+            f"the encoder '{pretrained.name}' ({config.model_type}) reads the last token, which here is padding: take"
+            " another, such as minilm"
+        )
+    return known[type(config)]
 
 
 def freeze_lowest(model: PreTrainedModel, word_embeddings: bool, layers: int) -> None:

@@ -35,6 +35,7 @@ class TorchForward:
 
     def __init__(self, model: PreTrainedModel, pad_id: int, batch_size: int, precision: Precision) -> None:
         self._made_of = model, pad_id, batch_size, precision
+        self.precision = precision
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Packed weights can't be sent, those that they were made of can."""
@@ -42,32 +43,13 @@ class TorchForward:
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         """Score N rows of token ids: logits, float32, shape (N, K)."""
-        _, pad_id, batch_size, precision = self._made_of
+        _, pad_id, batch_size, _ = self._made_of
         batches = rows, pad_id, batch_size, self._ready.config.num_labels
-        return _over_batches(self._ready, lambda output: output.logits, batches, precision)
+        return _over_batches(self._ready, lambda output: output.logits, batches, self.precision)
 
     @cached_property
     def _ready(self) -> PreTrainedModel:
-        model, _, _, precision = self._made_of
-        return _for_scoring(model, precision)
-
-
-def predict_logits(
-    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, precision: Precision
-) -> np.ndarray:
-    """Score tokenized reviews once, as `TorchForward` does.
-
-    Args:
-        model: The classifier; it is left as it is.
-        rows: N lists of token ids.
-        pad_id: The tokenizer's padding id.
-        batch_size: Reviews per forward pass.
-        precision: Number format of the matrix products.
-
-    Returns:
-        Logits in the order of `rows`, float32, shape (N, K).
-    """
-    return TorchForward(model, pad_id, batch_size, precision)(rows)
+        return _for_scoring(self._made_of[0], self.precision)
 
 
 def head_inputs(
@@ -132,7 +114,7 @@ def _over_batches(
     with (
         first_token_only(model),
         bf16_hidden_states(model),
-        _one_thread_each() if threads > 1 else nullcontext(),
+        computing_threads(1) if threads > 1 else nullcontext(),
     ):
         return compute_by_length(compute, *batches, threads=threads)
 
@@ -171,10 +153,14 @@ def _packs_bf16() -> bool:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let each thread that starts in the meantime compute by itself, and not share its operations with others."""
+def computing_threads(count: int) -> Iterator[None]:
+    """Let torch share an operation among so many threads for a while, and so each Python thread that starts meanwhile.
+
+    Args:
+        count: How many, at least 1.
+    """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

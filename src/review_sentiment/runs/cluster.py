@@ -34,7 +34,7 @@ def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
         import ray.train
     except ImportError as error:
         raise UserError(
-            f"Ray is asked for, and not installed ({error}): pip install 'review_sentiment[ray]', or set {instead}"
+            f'Ray is asked for, and not installed ({error}): pip install -e ".[ray]", or set {instead}'
         ) from None
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -21,7 +21,7 @@ _LIBRARIES = (
     "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
     "tokenizers", "torch", "transformers",
 )  # fmt: skip
-_SELECTION = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
+SELECTION = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
 
 
 def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -
         "run": run_params["run_id"],
         "env": run_params["env"] or "base",
         "pipelines": run_params["pipeline_names"] or ["__default__"],
-        "selection": {name: list(run_params[name]) for name in _SELECTION if run_params.get(name)},
+        "selection": {name: list(run_params[name]) for name in SELECTION if run_params.get(name)},
         "command_parameters": flatten(run_params["runtime_params"] or {}),
         "parameters": dict(parameters),
         "libraries": library_versions(),
@@ -151,7 +151,7 @@ def _cpu_name() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """The code's `commit`, and whether tracked files were changed since (`dirty`); None for both outside git.
+    """The code's `commit`, and whether tracked files were changed since (`dirty`); None for what git can't say.
 
     Args:
         folder: The project's folder; an installed package may run in a repository that knows nothing of it.
@@ -159,7 +159,7 @@ def git_state(folder: Path) -> dict[str, Any]:
     ours = _git(folder, "ls-files", "--error-unmatch", review_sentiment.__file__)
     commit = _git(folder, "rev-parse", "HEAD") if ours else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": bool(changes) if commit is not None else None}
+    return {"commit": commit, "dirty": None if commit is None or changes is None else bool(changes)}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The table of all runs: what each changed, which counts for a classifier, and which one a user means."""
+"""The table of all runs: what each changed, which counts for a classifier, and which is the one to beat."""
 
 import json
 from collections.abc import Mapping
@@ -6,8 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import pandas as pd
-
-from review_sentiment.errors import UserError
 
 
 def changed_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -62,30 +60,6 @@ def newest_reports(ledger: pd.DataFrame) -> pd.DataFrame:
     """
     newest = ledger.sort_values("run", kind="stable").drop_duplicates("classifier_run", keep="last")
     return with_changes(newest.sort_values("classifier_run", kind="stable").reset_index(drop=True))
-
-
-def find_run(reports: pd.DataFrame, name: str) -> int:
-    """Find the run that a user names.
-
-    Args:
-        reports: One row a classifier.
-        name: The version of the run that trained it or of its report, or the beginning of one.
-
-    Returns:
-        Its position.
-
-    Raises:
-        UserError: No run or several begin so.
-    """
-    versions = reports[["classifier_run", "run"]]
-    for hits in (versions == name, versions.apply(lambda column: column.str.startswith(name))):
-        found = hits.any(axis=1).to_numpy().nonzero()[0]
-        if len(found) == 1:
-            return int(found[0])
-        if len(found):
-            names = ", ".join(reports["classifier_run"].iloc[found[-5:]])
-            raise UserError(f"'{name}' could be {len(found)} runs ({names}): write more of it")
-    raise UserError(f"no run begins with '{name}': `kedro runs` lists them")
 
 
 def best_before(reports: pd.DataFrame, position: int) -> int:

@@ -10,18 +10,16 @@ from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.io import CatalogProtocol
 
+from review_sentiment.catalog import files_of
 from review_sentiment.errors import UserError
 from review_sentiment.params import load_parameters
 from review_sentiment.runs.files import RunFiles
-from review_sentiment.runs.manifest import library_versions, source_sha256
+from review_sentiment.runs.manifest import SELECTION, library_versions, source_sha256
 
 # All else shapes no training: a report, a gate or a scoring can change without it.
 _SHAPES_TRAINING = ("data", "subset", "tokenize", "training", "baseline", "train_split", "test_split", "encoder")
 _TRAINS = ("data_engineering", "modeling")
-_SELECTS = (
-    "tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "load_versions",
-    "only_missing_outputs", "pipeline",
-)  # fmt: skip
+_SELECTS = (*SELECTION, "load_versions", "only_missing_outputs", "pipeline")
 
 
 def recipe_sha256(catalog: CatalogProtocol, parameters: Mapping[str, Any]) -> str | None:
@@ -63,7 +61,7 @@ def without_repetition(options: dict[str, Any]) -> dict[str, Any] | None:
     session = KedroSession.create(env=options["env"], conf_source=options["conf_source"], runtime_params=given)
     context = session.load_context()
     parameters = load_parameters(context.config_loader).model_dump(mode="json")
-    files = RunFiles.of_catalog(context.config_loader["catalog"], context.project_path)
+    files = files_of(context)
     whole = _whole_runs(files)
     recipe = recipe_sha256(context.catalog, parameters)
     run = next((run for run in whole if recipe and (files.story(run) or {}).get("recipe_sha256") == recipe), None)

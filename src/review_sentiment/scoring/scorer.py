@@ -30,8 +30,6 @@ class Scores:
 
     Attributes:
         texts: As they were read: cleaned; empty where there was nothing to read.
-        input_ids: Token ids that the model saw, N arrays.
-        tokens_total: Tokens of the whole texts, special tokens included, int64, shape (N,).
         proba: Calibrated probabilities, float64, shape (N, K); NaN where there was nothing to read.
         label_id: The likeliest class, int64, shape (N,); -1 where there was nothing to read.
         confident: Whether it is sure enough, bool, shape (N,).
@@ -39,8 +37,6 @@ class Scores:
     """
 
     texts: list[str]
-    input_ids: list[np.ndarray]
-    tokens_total: np.ndarray
     proba: np.ndarray
     label_id: np.ndarray
     confident: np.ndarray
@@ -87,15 +83,12 @@ class Scorer:
             proba[readable] = softmax(logits)
         label_id = np.full(len(cleaned), -1)
         label_id[readable] = proba[readable].argmax(axis=1)
-        tokens_total = np.array(encoded["tokens_total"], dtype=np.int64)
         return Scores(
             texts=cleaned,
-            input_ids=encoded["input_ids"],
-            tokens_total=tokens_total,
             proba=proba,
             label_id=label_id,
-            confident=self.threshold.sure(proba.max(axis=1, initial=-np.inf)) & readable,
-            seen_share=np.where(readable, np.array(encoded["length"]) / tokens_total, 0.0),
+            confident=self.threshold.sure(proba.max(axis=1)),  # NaN is not
+            seen_share=np.where(readable, np.array(encoded["length"]) / np.array(encoded["tokens_total"]), 0.0),
         )
 
 

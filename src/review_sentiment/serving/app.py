@@ -59,7 +59,7 @@ def build_app(
     def work(texts: list[str]) -> list[Answer | None]:
         scores = scorer.score(texts)
         answers = to_answers(scores, scorer.label_names)
-        counters.count_batch(answers, len(texts))
+        counters.count_batch(answers)
         if log is not None:
             log.add(scores)
         return answers

@@ -1,7 +1,7 @@
 """What Prometheus reads at /metrics."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
@@ -39,14 +39,13 @@ class Counters:
         self._confidence = Histogram("confidence", "Probability of the label", buckets=_CONFIDENCE, **names)
         Gauge("waiting_texts", "Texts in the queue", **names).set_function(waiting)
 
-    def count_batch(self, answers: Iterable[Answer | None], texts: int) -> None:
+    def count_batch(self, answers: Sequence[Answer | None]) -> None:
         """Count what was scored together.
 
         Args:
             answers: None where there was nothing to read.
-            texts: How many.
         """
-        self._batches.observe(texts)
+        self._batches.observe(len(answers))
         for answer in answers:
             if answer is not None:
                 self._answers.labels(answer.label, str(answer.confident).lower()).inc()

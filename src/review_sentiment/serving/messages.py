@@ -11,10 +11,12 @@ from review_sentiment.scoring.answers import Answer
 from review_sentiment.scoring.exported import Engine
 
 
-class TextRequest(BaseModel):
-    """One text or several to score, without limits."""
-
+class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class TextRequest(_Message):
+    """One text or several to score, without limits."""
 
     text: str = ""
     texts: list[str] = []  # pydantic copies it
@@ -64,19 +66,15 @@ def request_within(limits: ServingParams) -> type[TextRequest]:
     return PredictRequest
 
 
-class PredictResponse(BaseModel):
+class PredictResponse(_Message):
     """The answers, in the order of the texts."""
-
-    model_config = ConfigDict(extra="forbid")
 
     run: str = Field(description="run whose classifier answered", examples=["2026-11-25T12.47.52.437Z"])
     predictions: list[Answer] = Field(description="one a text")
 
 
-class Problem(BaseModel):
+class Problem(_Message):
     """Why a request was not answered."""
-
-    model_config = ConfigDict(extra="forbid")
 
     detail: str = Field(
         description="what was wrong, and where", examples=["texts.3: nothing to read there, only white space or markup"]
@@ -97,18 +95,14 @@ def problem(code: int, detail: str, headers: Mapping[str, str] | None = None) ->
     return JSONResponse(Problem(detail=detail).model_dump(), code, headers=headers)
 
 
-class Status(BaseModel):
+class Status(_Message):
     """Whether the server can be asked."""
-
-    model_config = ConfigDict(extra="forbid")
 
     status: str = Field(examples=["ready"])
 
 
-class TestFigures(BaseModel):
+class TestFigures(_Message):
     """How good the classifier was on reviews that it was not trained on; shares, with 95 % intervals."""
-
-    model_config = ConfigDict(extra="forbid")
 
     rows: int = Field(description="test reviews")
     accuracy: float = Field(description="share that was right")
@@ -118,10 +112,8 @@ class TestFigures(BaseModel):
     error_interval: list[float]
 
 
-class Confidence(BaseModel):
+class Confidence(_Message):
     """From where on an answer is called confident."""
-
-    model_config = ConfigDict(extra="forbid")
 
     threshold: float | None = Field(
         description="lowest probability of a confident answer; null: none is ever confident"
@@ -129,10 +121,8 @@ class Confidence(BaseModel):
     max_error: float = Field(description="share of wrong answers among the confident that it was chosen for")
 
 
-class Info(BaseModel):
+class Info(_Message):
     """What answers here, and how good it is."""
-
-    model_config = ConfigDict(extra="forbid")
 
     run: str = Field(description="run that trained the classifier")
     engine: Engine = Field(description="what computes: PyTorch, or one of the exported models")

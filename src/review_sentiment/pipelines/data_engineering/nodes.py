@@ -8,9 +8,10 @@ from review_sentiment.fingerprint import take_fingerprint
 from review_sentiment.model.tokens import EncoderTokenizer, check_length
 from review_sentiment.params import DataParams, SubsetParams, TokenizeParams
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
-from review_sentiment.pipelines.data_engineering.profile import describe_data
+from review_sentiment.pipelines.data_engineering.profile import describe_split
 from review_sentiment.pipelines.data_engineering.subset import draw_splits
 from review_sentiment.pipelines.data_engineering.tokenizing import tokenize_rows, tokens_fingerprint
+from review_sentiment.runs.manifest import data_fingerprint
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -90,10 +91,14 @@ def profile_data(
         tokenized: Their tokens.
 
     Returns:
-        `contract`, `fingerprint` of all usable reviews, and for each split rows, class shares, text lengths and what
-        truncation cuts.
+        `contract` (the counts), `fingerprint` of all usable reviews (32 hexadecimal digits, the same for the same texts
+        and labels in any order), and `splits`: for each rows, class shares, text lengths and what truncation cuts.
     """
-    return describe_data(contract_counts, reviews_checked, splits, tokenized)
+    return {
+        "contract": contract_counts,
+        "fingerprint": data_fingerprint(reviews_checked.chunks()),
+        "splits": {name: describe_split(splits[name], tokenized[name]) for name in splits},
+    }
 
 
 def fingerprint_training(splits: DatasetDict, tokenizer: EncoderTokenizer) -> dict[str, Any]:

@@ -1,42 +1,24 @@
-"""Figures that describe the data of a run."""
+"""Figures that describe the data of a run, split by split."""
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from review_sentiment.chunks import ChunkedTable, stream_rows
-from review_sentiment.runs.manifest import data_fingerprint
+from review_sentiment.chunks import stream_rows
 
 
-def describe_data(
-    contract_counts: Mapping[str, int | bool],
-    reviews: ChunkedTable,
-    splits: Mapping[str, Any],
-    tokenized: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Collect the data profile.
+def describe_split(rows: Any, tokens: Any) -> dict[str, Any]:
+    """Describe the reviews of a split by numbers.
 
     Args:
-        contract_counts: What the data contract mended and dropped.
-        reviews: All usable reviews.
-        splits: Rows by split.
-        tokenized: Tokens by split.
+        rows: The split.
+        tokens: Its tokens.
 
     Returns:
-        `contract` (the counts), `fingerprint` (32 hexadecimal digits, the same for the same texts and labels in any
-        order), `splits` (for each: `rows`, `class_shares`, `words` and `tokens` as quantiles, `texts_truncated` and
-        `tokens_cut` as shares in [0, 1]).
+        `rows`, `class_shares`, `words` and `tokens` as quantiles, `texts_truncated` and `tokens_cut` as shares in
+        [0, 1].
     """
-    return {
-        "contract": dict(contract_counts),
-        "fingerprint": data_fingerprint(reviews.chunks()),
-        "splits": {name: _describe_split(splits[name], tokenized[name]) for name in splits},
-    }
-
-
-def _describe_split(rows: Any, tokens: Any) -> dict[str, Any]:
     labels: Counter[str] = Counter()
     words = []
     for chunk in stream_rows(rows).chunks():

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow as pa
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
 from review_sentiment.model.tokens import EncoderTokenizer, encode_texts
 from review_sentiment.params import TokenizeParams
+from review_sentiment.runs.manifest import source_sha256
 from review_sentiment.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -39,9 +41,9 @@ def tokens_fingerprint(rows: "Dataset", encoder: EncoderTokenizer, max_tokens: i
     Returns:
         16 hexadecimal digits.
     """
-    digest = hashlib.blake2b(
-        f"{encoder.fingerprint()}\n{params.model_dump_json()}\n{max_tokens}".encode(), digest_size=8
-    )
+    # Other code may cut a review otherwise.
+    made_by = [source_sha256(), version("tokenizers"), encoder.fingerprint(), params.model_dump_json(), str(max_tokens)]
+    digest = hashlib.blake2b("\n".join(made_by).encode(), digest_size=8)
     for table in rows.select_columns(["row_id", "label_id"]).with_format("arrow").iter(CHUNK_ROWS):
         digest.update("\n".join(["", *table["row_id"].to_pylist(), *map(str, table["label_id"].to_pylist())]).encode())
     return digest.hexdigest()

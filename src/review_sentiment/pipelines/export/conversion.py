@@ -71,22 +71,17 @@ def _to_onnx(classifier: Classifier) -> bytes:
     some_id = classifier.tokenizer.pad_token_id
     example = collate([[some_id] * 9, [some_id] * 7], some_id)  # no size that would pass for a constant
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}  # (B, T)
-    attention = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
-    try:
-        with first_token_only(model), torch.no_grad(), _quiet_exporter():
-            program = torch.onnx.export(
-                _Logits(model).eval(),
-                (example["input_ids"], example["attention_mask"]),
-                input_names=["input_ids", "attention_mask"],
-                output_names=["logits"],
-                dynamic_shapes={"input_ids": dynamic, "attention_mask": dynamic},
-                opset_version=_OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        model.set_attn_implementation(attention)
+    with first_token_only(model), torch.no_grad(), _quiet_exporter():
+        program = torch.onnx.export(
+            _Logits(model).eval(),
+            (example["input_ids"], example["attention_mask"]),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_ids": dynamic, "attention_mask": dynamic},
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     return bytes(program.model_proto.SerializeToString())
 
 

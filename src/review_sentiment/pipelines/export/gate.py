@@ -15,7 +15,7 @@ from review_sentiment.comparison import paired_interval
 from review_sentiment.errors import UserError, fault_list
 from review_sentiment.metrics import softmax
 from review_sentiment.model.encoder import Classifier
-from review_sentiment.model.forward import predict_logits
+from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import ExportParams
 from review_sentiment.pipelines.export.speed import BATCH_SIZE, measure_speed
 from review_sentiment.runs.manifest import machine
@@ -66,16 +66,17 @@ def measure_engines(
         By engine, as the node `measure_export` says.
     """
     rows = test["input_ids"][:]
+    forward = classifier.forward(batch_size)
     torch_megabytes = sum(weight.nbytes for weight in classifier.model.state_dict().values()) / 1e6
     found: dict[str, dict[str, Any]] = {
         "torch": {
-            "number_format": classifier.precision_here(),
+            "number_format": forward.precision,
             "threads": torch.get_num_threads(),
             "accuracy": float((predictions["predicted"] == predictions["label"]).mean()),
             "megabytes": torch_megabytes,
         }
     }
-    forwards: dict[str, Forward] = {"torch": classifier.forward(batch_size)}
+    forwards: dict[str, Forward] = {"torch": forward}
     for engine in ONNX_ENGINES:
         logger.info("Scoring %d test rows with %s", len(rows), engine)
         forwards[engine] = candidate.forward(engine, batch_size)
@@ -111,8 +112,8 @@ def _compare(predictions: pd.DataFrame, logits: np.ndarray, label_names: Sequenc
 
 def _largest_difference(classifier: Classifier, onnx: Forward, rows: Sequence[Any]) -> float:
     """Largest difference of a probability between PyTorch and ONNX, both in fp32."""
-    exact = predict_logits(classifier.model, rows, classifier.tokenizer.pad_token_id, _SAME_ROWS, "fp32")
-    gaps = np.abs(softmax(onnx(rows)) - softmax(exact))
+    exact = TorchForward(classifier.model, classifier.tokenizer.pad_token_id, _SAME_ROWS, "fp32")
+    gaps = np.abs(softmax(onnx(rows)) - softmax(exact(rows)))
     return float(gaps.max())
 
 

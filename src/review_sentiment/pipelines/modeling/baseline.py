@@ -36,23 +36,22 @@ def fit_and_predict(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
     start = time.perf_counter()
     features = TfidfVectorizer(ngram_range=(1, params.ngram_max), min_df=params.min_rows, sublinear_tf=True)
     try:
-        features.fit(train_texts)
+        train_features = features.fit_transform(train_texts)
     except ValueError as error:  # scikit-learn's own words, for example "After pruning, no terms remain"
         raise UserError(
             f"the baseline finds no words to learn from in {len(train_texts):,} reviews ({error}): lower"
             f" baseline.min_rows ({params.min_rows}), or look at the texts"
         ) from error
-    model = make_pipeline(features, LogisticRegression(C=params.inverse_regularization, max_iter=1000))
-    model.fit(train_texts, np.asarray(train_label_id))
-    proba = model.predict_proba(test_texts)
+    model = LogisticRegression(C=params.inverse_regularization, max_iter=1000)
+    model.fit(train_features, np.asarray(train_label_id))
+    proba = model.predict_proba(features.transform(test_texts))
     seconds = time.perf_counter() - start
     logger.info("Baseline fitted on %s reviews and scored %s in %.1f s", len(train_texts), len(test_texts), seconds)
-    return proba, {"seconds": seconds, "megabytes": _megabytes(features, model[-1].coef_)}
+    return proba, {"seconds": seconds, "megabytes": _megabytes(features, model.coef_)}
 
 
 def _megabytes(features: "TfidfVectorizer", weights: np.ndarray) -> float:

@@ -34,11 +34,12 @@ class ReadLength(TrainerCallback):
     2022, arXiv 2108.06084 (sequence length warm-up).
     """
 
+    _plan: TrainingPlan
+
     def __init__(self, early_max_tokens: int | None, tokenize: TokenizeParams, tokenizer: "Tokenizer") -> None:
         self._all, self._tokenize = tokenize.max_tokens, tokenize
         self.early = min(early_max_tokens or self._all, self._all)
         self._prefix, self._suffix = map(len, special_tokens(tokenizer))
-        self._plan: TrainingPlan | None = None
         self.now = self._all
 
     def follow(self, plan: TrainingPlan) -> None:
@@ -47,7 +48,7 @@ class ReadLength(TrainerCallback):
 
     def of_epoch(self, epoch: int) -> int:
         """Most tokens of a review in an epoch; the first is 0."""
-        is_early = self._plan is not None and epoch * self._plan.steps_per_epoch < self._plan.early_steps
+        is_early = epoch * self._plan.steps_per_epoch < self._plan.early_steps
         return self.early if is_early else self._all
 
     def early_cost(self, lengths: Sequence[int]) -> float:
@@ -73,7 +74,6 @@ class ReadLength(TrainerCallback):
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Read as much as this epoch does."""
-        assert self._plan is not None
         self.now = self.of_epoch(state.global_step // self._plan.steps_per_epoch)
 
 
@@ -153,7 +153,7 @@ def preview_batches(lengths: Sequence[int], params: TrainingParams, to_length: i
         Rows of the batch whose padded size is nearest to the mean, and the share of padding in all tokens computed.
     """
     sizes = np.asarray(lengths)
-    sampler = LengthBatches(sizes.tolist(), params.batch_size, params.seed)
+    sampler = LengthBatches(lengths, params.batch_size, params.seed)
     # Rows in random order pad alike in any order.
     order = (
         np.array(list(sampler))

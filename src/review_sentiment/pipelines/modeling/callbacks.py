@@ -10,7 +10,7 @@ import numpy as np
 import rich
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.checkpointing import trained_weights
@@ -57,15 +57,9 @@ class History(TrainerCallback):
         control.should_log = True
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Keep and print a row."""
-        logs = logs or {}
         row = self._row(state)
         if "loss" in logs:
             self.rows.append(
@@ -103,11 +97,11 @@ class WeightAverage(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: torch.nn.Module | None = None,
+        model: torch.nn.Module,
         **_: Any,
     ) -> None:
         """Move the mean towards the new weights."""
-        if model is None or self._decay == 0:
+        if self._decay == 0:
             return
         weights = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         if self._mean:
@@ -130,13 +124,12 @@ class WeightAverage(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: torch.nn.Module | None = None,
+        model: torch.nn.Module,
         **_: Any,
     ) -> None:
         """Put a mean that was read from disk where the model is."""
-        if model is not None:
-            device = next(model.parameters()).device
-            self._mean = [mean.to(device) for mean in self._mean]
+        device = next(model.parameters()).device
+        self._mean = [mean.to(device) for mean in self._mean]
 
     @contextmanager
     def applied(self, model: torch.nn.Module) -> Iterator[None]:
@@ -194,13 +187,11 @@ class KeepBest(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        model: torch.nn.Module | None = None,
+        metrics: dict[str, float],
+        model: PreTrainedModel,
         **_: Any,
     ) -> None:
         """Compare the epoch that just ended with the best so far; of equals the first is kept."""
-        if metrics is None or model is None:
-            raise ValueError("on_evaluate was called without metrics or model")
         value = metrics[_EVAL + self._params.metric_for_best]
         cost = value if self._params.metric_for_best == "loss" else -value
         self._passes += 1
@@ -208,8 +199,7 @@ class KeepBest(TrainerCallback):
             self._best, self._waited = cost, 0
             self.step, self.epoch = state.global_step, self._passes
             self.temperature = metrics[_EVAL + "temperature"]
-            weights = trained_weights(model, model.state_dict())
-            self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            self.weights = {name: tensor.detach().clone() for name, tensor in trained_weights(model).items()}
             self.logits = self.latest_logits
             return
         self._waited += 1

@@ -1,8 +1,8 @@
 """Checkpoints of a training, without pickle: when they are made, what is in them, and how it goes on from one."""
 
+import hashlib
 import json
 import logging
-import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from review_sentiment.chunks import CHUNK_ROWS
 from review_sentiment.errors import UserError, fault_list
 from review_sentiment.pipelines.modeling.clock import Clock
 from review_sentiment.runs.interrupts import Interrupted, Pending
@@ -59,11 +59,10 @@ def identity(tokenized: Mapping[str, Any], encoder_sha256: str, **blocks: Mappin
 
 
 def _fingerprint(rows: Any) -> str:
-    import hashlib
-
     digest = hashlib.sha256()
-    for name in ("row_id", "label_id", "input_ids"):
-        digest.update(json.dumps(rows[name][:]).encode())
+    # A part at a time: as Python's numbers, all tokens would take ten times their memory.
+    for part in rows.select_columns(["row_id", "label_id", "input_ids"]).iter(CHUNK_ROWS):
+        digest.update(json.dumps(part).encode())
     return digest.hexdigest()
 
 
@@ -219,7 +218,8 @@ class ResumableTrainer(Trainer):
 
     def __init__(self, *, checkpointing: Checkpointing, resumed: Mapping[str, Any] | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._checkpointing, self._resumed = checkpointing, resumed
+        self._checkpointing = checkpointing
+        self._resumed: Any = resumed  # the loaders below are called only if there is one
         self.add_callback(checkpointing)
 
     def run(self) -> None:
@@ -236,14 +236,15 @@ class ResumableTrainer(Trainer):
         optimizer, scheduler = self.optimizer.state_dict(), self.lr_scheduler.state_dict()
         return {
             "counters": {**asdict(self.state), "stateful_callbacks": {}},
-            "weights": trained_weights(self.model, self.model.state_dict()),
+            "weights": trained_weights(self.model),
             "optimizer": optimizer["state"],
             "rates": [group["lr"] for group in optimizer["param_groups"]],
             "scheduler": {name: value for name, value in scheduler.items() if name != "lr_lambdas"},
             # What was added up since the last row of the history.
             "loss": self._tr_loss.item(),
             "logged_step": self._globalstep_last_logged,
-            "random": _random_state(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -252,13 +253,10 @@ class ResumableTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The stock one wants the weights in a file of its own."""
-        if self._resumed is not None:
-            self.model.load_state_dict(self._resumed["weights"], strict=False)
+        self.model.load_state_dict(self._resumed["weights"], strict=False)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The stock one reads pickles."""
-        if self._resumed is None:
-            return
         fresh = self.optimizer.state_dict()
         for group, rate in zip(fresh["param_groups"], self._resumed["rates"], strict=True):
             group["lr"] = rate
@@ -270,39 +268,19 @@ class ResumableTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """The stock one reads a pickle. It is called when the first batch is ready; the sums are at 0 by then."""
-        if self._resumed is None:
-            return
         self._tr_loss += self._resumed["loss"]
         self._globalstep_last_logged = self._resumed["logged_step"]
         if self.args.process_index == 0:  # whose state it is; another's dropout must not become the same
-            _set_random_state(self._resumed["random"])
+            torch.set_rng_state(self._resumed["random"])
+            if self._resumed["random_cuda"] is not None:
+                torch.cuda.set_rng_state(self._resumed["random_cuda"])
 
 
-def trained_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those that training changes; frozen ones are the encoder's, whose hash is checked.
+def trained_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Those that training changes, and buffers, by name; frozen ones are the encoder's, whose hash is checked.
 
     Args:
         model: The classifier.
-        weights: By name, of all of its parameters and buffers.
     """
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
-    return {name: weight for name, weight in weights.items() if name not in frozen}
-
-
-def _random_state() -> dict[str, Any]:
-    numbers = np.random.get_state(legacy=False)
-    return {
-        "python": random.getstate(),
-        "numpy": {**numbers, "state": {**numbers["state"], "key": numbers["state"]["key"].tolist()}},
-        "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def _set_random_state(state: Mapping[str, Any]) -> None:
-    form, words, gauss = state["python"]
-    random.setstate((form, tuple(words), gauss))
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
+    return {name: weight for name, weight in model.state_dict().items() if name not in frozen}

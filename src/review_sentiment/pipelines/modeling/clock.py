@@ -37,7 +37,7 @@ class Clock(TrainerCallback):
         # Seconds are those of steps in the last epoch, which earlier ones are reckoned in.
         self._sum, self._count = _STEPS * pace.step_seconds, _STEPS
         self._latest = deque([pace.step_seconds] * _STEPS, maxlen=_STEPS)
-        self._validation = validation_rows * pace.row_seconds
+        self.validation_seconds = validation_rows * pace.row_seconds
         self._validations = 0
 
     def state(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Clock(TrainerCallback):
             "sum": self._sum,
             "count": self._count,
             "latest": list(self._latest),
-            "validation": self._validation,
+            "validation": self.validation_seconds,
             "validations": self._validations,
         }
 
@@ -57,7 +57,7 @@ class Clock(TrainerCallback):
         self._start = time.perf_counter() - state["elapsed"]
         self._step, self._sum, self._count = state["step"], state["sum"], state["count"]
         self._latest.extend(state["latest"])
-        self._validation, self._validations = state["validation"], state["validations"]
+        self.validation_seconds, self._validations = state["validation"], state["validations"]
 
     @property
     def elapsed(self) -> float:
@@ -74,14 +74,9 @@ class Clock(TrainerCallback):
         overall, latest = self._sum / self._count, sum(self._latest) / _STEPS
         return overall if overall / _CHANGED < latest < overall * _CHANGED else latest
 
-    @property
-    def validation_seconds(self) -> float:
-        """Seconds that one validation is expected to take."""
-        return self._validation
-
     def validation_left(self, last_step: int) -> float:
         """Seconds of the validations that are still to come if the run ends at `last_step`."""
-        return self._validation * (math.ceil(last_step / self._plan.steps_per_epoch) - self._validations)
+        return self.validation_seconds * (math.ceil(last_step / self._plan.steps_per_epoch) - self._validations)
 
     def remaining(self, step: int, last_step: int) -> float:
         """Seconds from now to the end of a run that is at `step` and ends at `last_step`."""
@@ -105,7 +100,7 @@ class Clock(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure a validation."""
-        self._validation = self._lap()
+        self.validation_seconds = self._lap()
         self._validations += 1
 
     def _lap(self) -> float:

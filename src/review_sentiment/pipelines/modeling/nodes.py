@@ -89,7 +89,7 @@ def predict_test(
         Predictions with `tokens_seen` and `tokens_total`, and whether the classifier answers as before it was saved.
     """
     from review_sentiment.metrics import softmax
-    from review_sentiment.model.forward import predict_logits
+    from review_sentiment.model.forward import TorchForward
     from review_sentiment.pipelines.modeling.probe import choose_device
     from review_sentiment.pipelines.modeling.scoring import prediction_table
     from review_sentiment.pipelines.modeling.self_test import run_self_test
@@ -98,8 +98,9 @@ def predict_test(
     test = tokenized["test"]
     classifier.model.to(choose_device(training))
     pad_id, precision = classifier.tokenizer.pad_token_id, classifier.settings["engine"]["precision"]
+    forward = TorchForward(classifier.model, pad_id, training.eval_batch_size, precision)
     with memory_told(training, None):
-        logits = predict_logits(classifier.model, test["input_ids"][:], pad_id, training.eval_batch_size, precision)
+        logits = forward(test["input_ids"][:])
     table = prediction_table(test["row_id"][:], test["label_id"][:], softmax(logits), classifier.label_names)
     table = table.assign(tokens_seen=test["length"][:], tokens_total=test["tokens_total"][:])
     return table, run_self_test(classifier, tokenized["validation"], training.eval_batch_size)

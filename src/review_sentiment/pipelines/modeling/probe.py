@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from review_sentiment.errors import UserError
 from review_sentiment.model.attention import SDPA_FP32
+from review_sentiment.model.forward import computing_threads
 from review_sentiment.model.precision import Precision, computing_in
 from review_sentiment.model.timing import best_seconds, best_seconds_of, bf16_products_gain
 from review_sentiment.params import TrainingParams
@@ -61,13 +62,12 @@ class Engine:
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[None]:
         """Let torch and `model` compute this way for a while."""
-        threads, attention = torch.get_num_threads(), model.config._attn_implementation
-        torch.set_num_threads(self.threads)
+        attention = model.config._attn_implementation
         model.set_attn_implementation(self.attention)
         try:
-            yield
+            with computing_threads(self.threads):
+                yield
         finally:
-            torch.set_num_threads(threads)
             model.set_attn_implementation(attention)
 
 
@@ -112,9 +112,8 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
         UserError: The encoder does not support the attention that is asked for.
     """
     reasons = []
-    with _trial(model, choose_device(params)) as trial, _threads_restored():
-        if params.threads != "auto":
-            torch.set_num_threads(params.threads)
+    threads = torch.get_num_threads() if params.threads == "auto" else params.threads
+    with _trial(model, choose_device(params)) as trial, computing_threads(threads):
         rows = _few_rows(trial, batch)
         if params.threads == "auto" and trial.device.type == "cpu":
             reasons.append(_set_threads(lambda: _step(trial, rows, "fp32")))
@@ -184,15 +183,6 @@ def measure_pace(model: PreTrainedModel, batch: Batch, engine: Engine, params: T
 def _trial(model: PreTrainedModel, device: str) -> Iterator[PreTrainedModel]:
     with torch.random.fork_rng():
         yield copy.deepcopy(model).to(device).train()
-
-
-@contextmanager
-def _threads_restored() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _few_rows(trial: PreTrainedModel, batch: Batch) -> Batch:

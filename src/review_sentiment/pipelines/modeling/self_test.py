@@ -7,7 +7,7 @@ import numpy as np
 
 from review_sentiment.metrics import softmax
 from review_sentiment.model.encoder import Classifier
-from review_sentiment.model.forward import predict_logits
+from review_sentiment.model.forward import TorchForward
 
 # Enough to notice a lost or mixed-up weight, in a fraction of a second.
 _ROWS = 32
@@ -63,6 +63,4 @@ def run_self_test(classifier: Classifier, validation: Any, batch_size: int) -> d
 
 def _proba(classifier: Classifier, input_ids: Any, batch_size: int) -> np.ndarray:
     precision = classifier.settings["engine"]["precision"]
-    return softmax(
-        predict_logits(classifier.model, input_ids, classifier.tokenizer.pad_token_id, batch_size, precision)
-    )
+    return softmax(TorchForward(classifier.model, classifier.tokenizer.pad_token_id, batch_size, precision)(input_ids))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainerControl
 
 from review_sentiment.metrics import headline_metrics, softmax
-from review_sentiment.model.forward import predict_logits, score_layer
+from review_sentiment.model.forward import TorchForward, score_layer
 from review_sentiment.model.precision import Precision
 from review_sentiment.pipelines.modeling.adversarial import WordAttack
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
@@ -121,13 +121,10 @@ class ReviewTrainer(ResumableTrainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Score the validation split: loss, accuracy, F1, precision and recall, each prefixed `eval_`."""
         rows, label_id = self.eval_dataset["input_ids"][:], np.array(self.eval_dataset["label_id"])
+        batch_size = self.args.per_device_eval_batch_size
         with self._average.applied(self.model):
-            shares = self._workers.of_all(
-                predict_logits(
-                    self.model, self._workers.share(rows), self._pad_id, self.args.per_device_eval_batch_size,
-                    self._precision,
-                )
-            )  # fmt: skip
+            forward = TorchForward(self.model, self._pad_id, batch_size, self._precision)
+            shares = self._workers.of_all(forward(self._workers.share(rows)))
             logits = np.empty((len(rows), shares[0].shape[1]), dtype=np.float32)
             for rank, share in enumerate(shares):
                 logits[rank :: self._workers.count] = share

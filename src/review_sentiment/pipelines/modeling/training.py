@@ -331,7 +331,6 @@ def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folde
         output_dir=folder,
         use_cpu=engine.device == "cpu",
         seed=params.seed,
-        num_train_epochs=params.epochs,
         max_steps=plan.steps,
         per_device_train_batch_size=params.batch_size,
         per_device_eval_batch_size=params.eval_batch_size,
@@ -348,7 +347,6 @@ def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folde
         logging_nan_inf_filter=False,  # its default turns a NaN into the loss of the step before
         eval_strategy="epoch",
         save_strategy="no",
-        report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,

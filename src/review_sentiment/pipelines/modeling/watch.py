@@ -176,7 +176,7 @@ def memory_told(training: TrainingParams, tokenize: TokenizeParams | None) -> "I
 
     Args:
         training: Sizes of the batches.
-        tokenize: Length of the texts; None where it is not known.
+        tokenize: Length of the texts; None where nothing is trained, only scored.
 
     Raises:
         UserError: Memory ran out.
@@ -186,11 +186,13 @@ def memory_told(training: TrainingParams, tokenize: TokenizeParams | None) -> "I
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        length = f", tokenize.max_tokens (now {tokenize.max_tokens})" if tokenize else ""
+        scored = f"training.eval_batch_size (now {training.eval_batch_size})"
+        if tokenize is None:
+            raise UserError(f"memory ran out while scoring: lower {scored}") from error
         raise UserError(
             f"memory ran out: lower training.batch_size (now {training.batch_size}; raise training.accumulation_steps"
-            f" as much, and an optimizer step sees as many reviews){length}, or training.eval_batch_size (now"
-            f" {training.eval_batch_size}), or set training.gradient_checkpointing=true"
+            f" as much, and an optimizer step sees as many reviews), tokenize.max_tokens (now {tokenize.max_tokens})"
+            f" or {scored}, or set training.gradient_checkpointing=true"
         ) from error
 
 

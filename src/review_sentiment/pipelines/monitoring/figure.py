@@ -12,6 +12,7 @@ from review_sentiment.figure_style import BLUE, VERMILLION, finish
 
 _PERCENT = ".0%"
 _PALE = {"color": BLUE, "opacity": 0.45}
+_OUTLINE = {"color": "rgba(0,0,0,0)", "line": {"color": VERMILLION, "width": 2}}
 _SHARES = ("unknown_share", "common_pairs", "confidence")
 _AXES = {
     "words": "words", "character_surprise": "surprise, bits", "common_pairs": "common word pairs",
@@ -32,10 +33,7 @@ def drift_figure(report: Mapping[str, Any]) -> Figure:
     """
     signals = report["signals"]
     if not signals:
-        figure = Figure()
-        figure.update_xaxes(visible=False)
-        figure.update_yaxes(visible=False)
-        return finish(figure, drift_title(report), 200)
+        return finish(Figure(layout_xaxis_visible=False, layout_yaxis_visible=False), drift_title(report), 200)
     rows = -(-len(signals) // 2)
     figure = make_subplots(
         rows=rows, cols=2, subplot_titles=[_panel_title(signal) for signal in signals], horizontal_spacing=0.14,
@@ -51,7 +49,8 @@ def drift_figure(report: Mapping[str, Any]) -> Figure:
         figure.update_xaxes(title={"text": title, "font": {"size": 10}, "standoff": 2}, row=row, col=col, **shares)
     figure.update_xaxes(tickfont_size=9, nticks=5)
     figure.update_yaxes(tickfont_size=9, nticks=4, tickformat=_PERCENT, rangemode="tozero")
-    figure.update_layout(bargap=0, margin_t=96)  # room for a title of two lines above the panels' own
+    # At the top, room for a title of two lines above the panels' own.
+    figure.update_layout(bargap=0, barmode="overlay", margin_t=96)
     key = (("▮", "training, or its test reviews", BLUE), ("━", "new reviews", VERMILLION))
     return finish(figure, drift_title(report), 140 + 190 * rows, key)
 
@@ -85,11 +84,8 @@ def _traces(signal: Mapping[str, Any]) -> list[Bar | Scatter]:
         names = [escape(name, quote=False) for name in shares["classes"]]
         return [
             Bar(x=names, y=shares["reference"], marker=_PALE, width=0.6, hovertemplate=hover),
-            Scatter(
-                x=names, y=shares["new"], mode="markers", hovertemplate=hover,
-                marker={"color": VERMILLION, "symbol": "line-ew-open", "size": 34, "line": {"width": 3}},
-            ),
-        ]  # fmt: skip
+            Bar(x=names, y=shares["new"], marker=_OUTLINE, width=0.6, hovertemplate=hover),
+        ]
     edges = shares["edges"]
     middles = [(left + right) / 2 for left, right in pairwise(edges)]
     return [

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from review_sentiment.datasets.sources import TABLES
 from review_sentiment.headline import headline_row
 from review_sentiment.pipelines.reporting.story import data_line, origin_of, selection_note
 from review_sentiment.pipelines.reporting.summary import code, escape_markdown, headline_table
@@ -74,7 +75,8 @@ def public_name(source: str) -> str:
     Returns:
         The hub id, or the file's or folder's own name.
     """
-    return source if _HUB_ID.fullmatch(source) else PurePath(source).name or source
+    is_hub_id = _HUB_ID.fullmatch(source) and PurePath(source).suffix not in {*TABLES, ".json"}
+    return source if is_hub_id else PurePath(source).name or source
 
 
 def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from review_sentiment.headline import headline_row
 from review_sentiment.health import (
     chance_loss,
     gradient_sign,
@@ -18,7 +19,7 @@ from review_sentiment.health import (
     warm_up_never_ended,
 )
 from review_sentiment.params import DiagnosisParams
-from review_sentiment.pipelines.reporting.evaluation import balance_gap, headline_value
+from review_sentiment.pipelines.reporting.evaluation import balance_gap
 
 Severity = Literal["bad", "warning", "note", "good"]
 # The parameter that suits most encoders; see conf/base.
@@ -78,13 +79,8 @@ class Record:
         self.train = history[history["split"] == "train"]
         self.validation = history[history["split"] == "validation"]
         self.classes = len(evaluation["label_names"])
-        self.accuracy = headline_value(evaluation, "accuracy")
-        self.kept = int(history.loc[history["best"], "step"].iloc[0]) if history["best"].any() else None
-
-    @property
-    def finite(self) -> bool:
-        """Whether every logged loss is a number."""
-        return bool(np.isfinite(self.train["loss"]).all() and np.isfinite(self.validation["loss"]).all())
+        self.accuracy = headline_row(evaluation, "accuracy")
+        self.kept = int(history.loc[history["best"], "step"].iloc[0])
 
     @property
     def losses(self) -> list[float]:
@@ -134,9 +130,9 @@ def diagnose_run(record: Record) -> dict[str, Any]:
         `worst` severity, and `findings`, bad ones first.
     """
     rules: Sequence[Callable[[Record], Finding | None]] = (
-        find_not_a_number, find_exploding_loss, find_loss_trend, find_gradient_norm, find_chance,
-        find_validation_trend, find_overfitting, find_learning_rate, find_warm_up, find_pace, find_balance,
-        find_few_test_rows, find_selection_on_test, find_truncation, find_small_class, find_completion,
+        find_exploding_loss, find_loss_trend, find_gradient_norm, find_chance, find_validation_trend, find_overfitting,
+        find_learning_rate, find_warm_up, find_pace, find_balance, find_few_test_rows, find_selection_on_test,
+        find_truncation, find_small_class, find_completion,
     )  # fmt: skip
     found = [finding for rule in rules if (finding := rule(record)) is not None]
     found.sort(key=lambda finding: _ORDER.index(finding.severity))
@@ -153,25 +149,9 @@ def _rate(value: float) -> str:
     return f"training.learning_rate={value:.1g}"
 
 
-def find_not_a_number(record: Record) -> Finding | None:
-    """NaN or Inf among the losses."""
-    if record.finite:
-        return None
-    rows = record.history[record.history["split"] != "forecast"]
-    step = int(rows.loc[~np.isfinite(rows["loss"]), "step"].iloc[0])
-    return Finding(
-        "not_a_number",
-        "bad",
-        "The loss stopped being a number.",
-        f"It was NaN or infinite by step {step}.",
-        ("learning rate too high", "weights of the encoder that are broken", "a text that breaks the encoder"),
-        (_rate(record.given_rate / 10), "training.max_grad_norm=0.5", "training.precision=fp32"),
-    )
-
-
 def find_exploding_loss(record: Record) -> Finding | None:
     """Training loss far above guessing in any epoch."""
-    if not record.finite or not record.losses or not is_unstable(record.losses, record.classes, record.params):
+    if not record.losses or not is_unstable(record.losses, record.classes, record.params):
         return None
     worst = int(np.argmax(record.losses))
     where = f" in epoch {worst + 1}" if len(record.validation) > 1 else ""
@@ -188,7 +168,7 @@ def find_exploding_loss(record: Record) -> Finding | None:
 
 def find_loss_trend(record: Record) -> Finding | None:
     """Training loss falling, flat or rising, by means over epochs."""
-    if not record.finite or len(record.losses) < 2:
+    if len(record.losses) < 2:
         return None
     losses = record.losses
     evidence = f"Mean training loss {_numbers(losses)}; guessing has {chance_loss(record.classes):.3f}."
@@ -225,7 +205,7 @@ def find_loss_trend(record: Record) -> Finding | None:
 
 def find_gradient_norm(record: Record) -> Finding | None:
     """Gradient norm exploding, vanishing or healthy, by medians over epochs."""
-    rows = record.train[np.isfinite(record.train["grad_norm"]) & np.isfinite(record.train["loss"])]
+    rows = record.train
     if rows.empty:
         return None
     epochs = np.searchsorted(record.validation["step"], rows["step"])
@@ -235,7 +215,7 @@ def find_gradient_norm(record: Record) -> Finding | None:
         for group in groups
     ]
     medians = [float(group["grad_norm"].median()) for group in groups]
-    worst = rows.loc[rows["grad_norm"].idxmax()]
+    worst = rows.iloc[int(rows["grad_norm"].argmax())]
     evidence = (
         f"Median by epoch {_numbers(medians)}, largest {worst['grad_norm']:.1f} at step {int(worst['step'])}; healthy"
         f" is {record.params.grad_norm_low:g} to {record.params.grad_norm_high:g}."
@@ -289,7 +269,11 @@ def find_chance(record: Record) -> Finding | None:
         title,
         f"{evidence}, and would do as well in {f'one of {1 / p_value:,.0f}' if p_value < 2 / 3 else 'most'} draws.",
         (*causes, "a wrong number of classes"),
-        ("Look at twenty reviews with their labels", "data.label_names=FIRST/SECOND", _rate(_USUAL_RATE)),
+        (
+            "Look at twenty reviews with their labels",
+            "Check that data.label_names stand in the order of the labels' numbers",
+            _rate(_USUAL_RATE),
+        ),
     )
 
 
@@ -314,7 +298,7 @@ def find_validation_trend(record: Record) -> Finding | None:
 def find_overfitting(record: Record) -> Finding | None:
     """Validation loss rising while training loss falls: since which epoch, and whether the kept one suffers."""
     validation, train = record.validation["loss"].tolist(), record.losses
-    if not record.finite or record.kept is None or len(validation) < 2 or not train:
+    if len(validation) < 2 or not train:
         return None
     if loss_sign(train, record.classes, record.params) != "falling":
         return None  # what learned nothing learned nothing by heart
@@ -358,7 +342,7 @@ def find_overfitting(record: Record) -> Finding | None:
 
 def find_learning_rate(record: Record) -> Finding | None:
     """A peak learning rate that explains why the model does not learn."""
-    if not record.finite or len(record.losses) < 2:
+    if len(record.losses) < 2:
         return None
     sign = loss_sign(record.losses, record.classes, record.params)
     rate, params = record.peak_rate, record.params
@@ -416,7 +400,11 @@ def find_pace(record: Record) -> Finding | None:
         f"Fine-tuning took {seconds / forecast:.1f} times its forecast.",
         evidence,
         ("other work on this machine", "a processor that slowed down when hot", "too little memory"),
-        ("training.time_budget_minutes=10", "tokenize.max_tokens=128", "training.threads=auto"),
+        (
+            f"training.time_budget_minutes={max(1, round(forecast / 60))}",
+            "tokenize.max_tokens=128",
+            "training.threads=auto",
+        ),
     )
 
 
@@ -507,16 +495,14 @@ def find_small_class(record: Record) -> Finding | None:
         ("the source holds few of them",),
         (
             "subset.sampling=balanced",
-            "A number for subset.train_rows, since `all` takes all there are",
+            "A number for subset.train_rows, since 'all' takes all there are",
             f"More reviews of '{name}'",
         ),
     )
 
 
-def find_completion(record: Record) -> Finding | None:
+def find_completion(record: Record) -> Finding:
     """Training that ran to its end."""
-    if not record.finite:
-        return None
     steps, planned = record.metrics["steps"], record.metrics["planned_steps"]
     evidence = f"{steps:,} steps, {len(record.validation)} validations, no number out of range."
     if steps < planned:

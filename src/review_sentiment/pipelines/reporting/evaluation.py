@@ -9,7 +9,7 @@ import pandas as pd
 
 from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
-from review_sentiment.metrics import full_metrics, row_losses, softmax, wilson
+from review_sentiment.metrics import full_metrics, row_losses, wilson
 from review_sentiment.params import ReportingParams
 from review_sentiment.pipelines.reporting.slices import slice_accuracy
 
@@ -55,6 +55,7 @@ def evaluate_predictions(
     baseline_proba = proba_of(baseline_predictions)
     baseline = full_metrics(baseline_predictions["label_id"].to_numpy(), baseline_proba, label_names)
     temperature = float(metrics["temperature"])
+    uncooled = proba**temperature  # dividing scores by the temperature raised them to 1 / temperature
     return {
         "rows": len(predictions),
         "label_names": label_names,
@@ -65,8 +66,7 @@ def evaluate_predictions(
         "calibration": {
             "temperature": temperature,
             "ece": calibration_error(label_id, proba),
-            # Dividing scores by the temperature raised probabilities to 1 / temperature; this undoes it.
-            "ece_uncalibrated": calibration_error(label_id, softmax(temperature * _log(proba))),
+            "ece_uncalibrated": calibration_error(label_id, uncooled / uncooled.sum(axis=1, keepdims=True)),
             "ece_baseline": calibration_error(baseline_predictions["label_id"].to_numpy(), baseline_proba),
             "bins": calibration_bins(label_id, proba),
         },
@@ -78,17 +78,23 @@ def evaluate_predictions(
     }
 
 
-def check_same_run(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> None:
-    """Refuse metrics of one run with predictions of another, which `--load-versions` can bring together.
+def check_same_run(
+    predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, test: pd.DataFrame, metrics: Mapping[str, Any]
+) -> None:
+    """Refuse what is of several runs, which `--load-versions` can bring together.
 
     Args:
         predictions: The classifier's.
+        baseline_predictions: The baseline's.
+        test: The test rows, with `row_id`.
         metrics: All figures of the run.
 
     Raises:
-        UserError: They are of two runs.
+        UserError: They are of several runs.
     """
-    if not np.isclose(predictions["loss"].mean(), metrics["classifier"]["loss"]):
+    same_rows = set(predictions["row_id"]) == set(baseline_predictions["row_id"]) == set(test["row_id"])
+    losses = [table["loss"].mean() for table in (predictions, baseline_predictions)]
+    if not same_rows or not np.allclose(losses, [metrics["classifier"]["loss"], metrics["baseline"]["loss"]]):
         raise UserError(
             "metrics and predictions are of two runs: name the same version for predictions, baseline_predictions,"
             " metrics, history, splits, data_profile and reload_check in --load-versions"
@@ -98,10 +104,6 @@ def check_same_run(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> Non
 def proba_of(predictions: pd.DataFrame) -> np.ndarray:
     """Probabilities, shape (N, K), of a table of predictions."""
     return predictions.filter(regex=f"^{PROBA}").to_numpy(dtype=np.float64)
-
-
-def _log(proba: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(proba, np.finfo(np.float64).tiny))
 
 
 def headline(
@@ -124,21 +126,13 @@ def headline(
         Rows with `metric`, `name`, `value`, `low`, `high`, `method` and `baseline`; `roc_auc` is left out if a class
         has no test row.
     """
-    intervals = bootstrap_intervals(label_id, proba, params)
     low, high = figures["accuracy_interval"]
-    rows = [{"metric": "accuracy", "low": low, "high": high, "method": "Wilson"}]
-    rows += [{"metric": name, **interval} for name, interval in intervals.items() if figures[name] is not None]
+    accuracy = {"low": low, "high": high, "method": "Wilson"}
+    intervals = {"accuracy": accuracy, **bootstrap_intervals(label_id, proba, params)}
     return [
-        {
-            "metric": row["metric"],
-            "name": _NAMES[str(row["metric"])],
-            "value": figures[str(row["metric"])],
-            "low": row["low"],
-            "high": row["high"],
-            "method": row["method"],
-            "baseline": baseline[str(row["metric"])],
-        }
-        for row in rows
+        {"metric": metric, "name": _NAMES[metric], "value": figures[metric], **interval, "baseline": baseline[metric]}
+        for metric, interval in intervals.items()
+        if figures[metric] is not None
     ]
 
 
@@ -355,7 +349,7 @@ def _versus_chance(label_id: np.ndarray, accuracy: float) -> dict[str, Any]:
 def _versus_previous(accuracy: float, previous: float | None) -> dict[str, Any] | None:
     if previous is None:
         return None
-    gained = round(1000 * (accuracy - previous))
+    gained = round(1000 * accuracy) - round(1000 * previous)  # of the numbers that are shown
     return {
         "accuracy": previous,
         "difference": accuracy - previous,
@@ -365,16 +359,6 @@ def _versus_previous(accuracy: float, previous: float | None) -> dict[str, Any] 
             f" {abs(gained):,} {'more' if gained >= 0 else 'fewer'}."
         ),
     }
-
-
-def headline_value(evaluation: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """The headline row of a metric.
-
-    Args:
-        evaluation: As the node `evaluate` says.
-        metric: Its key, such as `accuracy`.
-    """
-    return next(row for row in evaluation["headline"] if row["metric"] == metric)
 
 
 def balance_gap(per_class: Sequence[Mapping[str, Any]]) -> tuple[float, Mapping[str, Any]]:

@@ -17,7 +17,7 @@ CLASSIFIER, BASELINE = BLUE, VERMILLION
 _SEQUENTIAL = [[0, "#e8f1f8"], [0.5, "#6aaed6"], [1, "#08519c"]]
 _PERCENT = ".0%"
 
-# What the history holds, as the panels of the training curves: key, axis, number format.
+# What the history holds, as the panels of the training curves: key, axis.
 PANELS = {
     "loss": "loss (nats)",
     "accuracy": "validation accuracy",
@@ -36,8 +36,6 @@ def training_title(history: pd.DataFrame) -> str:
         One sentence without a final stop.
     """
     epochs = history[history["split"] == "validation"].reset_index(drop=True)
-    if not epochs["best"].any():
-        return "No epoch was kept"
     number = int(epochs.index[epochs["best"]][0])
     kept = epochs.iloc[number]
     return (
@@ -76,15 +74,14 @@ def _panel_axis(history: pd.DataFrame, panel: str) -> dict[str, Any]:
     return {"tickformat": _PERCENT} if panel == "accuracy" else {}
 
 
-def _kept_step(history: pd.DataFrame) -> int | None:
-    kept = history.loc[history["best"], "step"]
-    return int(kept.iloc[0]) if len(kept) else None
+def _kept_step(history: pd.DataFrame) -> int:
+    return int(history.loc[history["best"], "step"].iloc[0])
 
 
-def _training_key(history: pd.DataFrame, panel: str | None = None) -> list[tuple[str, str, str]]:
+def _training_key(panel: str | None = None) -> list[tuple[str, str, str]]:
     key = [("●━", "training", BLUE), ("◆╍", "validation", VERMILLION), ("┊", "kept epoch", GRAY)]
     unused = {"accuracy": "training", "grad_norm": "validation", "learning_rate": "validation"}.get(panel or "")
-    return [entry for entry in key if entry[1] != unused and (_kept_step(history) or entry[1] != "kept epoch")]
+    return [entry for entry in key if entry[1] != unused]
 
 
 def training_panel(history: pd.DataFrame, panel: str) -> Figure:
@@ -98,11 +95,10 @@ def training_panel(history: pd.DataFrame, panel: str) -> Figure:
         It over the steps, with a line at the epoch that was kept.
     """
     figure = Figure(_panel_traces(history, panel))
-    if (step := _kept_step(history)) is not None:
-        figure.add_vline(x=step, line_dash="dot", line_color=GRAY)
+    figure.add_vline(x=_kept_step(history), line_dash="dot", line_color=GRAY)
     figure.update_xaxes(title="optimizer step")
     figure.update_yaxes(title=PANELS[panel], **_panel_axis(history, panel))
-    return finish(figure, PANELS[panel].capitalize(), 300, _training_key(history, panel))
+    return finish(figure, PANELS[panel].capitalize(), 300, _training_key(panel))
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
@@ -122,8 +118,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         for trace in _panel_traces(history, panel):
             figure.add_trace(trace, row=row, col=col)
         figure.update_yaxes(_panel_axis(history, panel), row=row, col=col)
-        if (step := _kept_step(history)) is not None:
-            figure.add_vline(x=step, line_dash="dot", line_color=GRAY, row=row, col=col)
+        figure.add_vline(x=_kept_step(history), line_dash="dot", line_color=GRAY, row=row, col=col)
     figure.update_annotations(font_size=11)
     # Kedro-Viz makes only the first axes' labels small enough for its panel.
     figure.update_xaxes(tickfont_size=9, nticks=5)
@@ -132,7 +127,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         text="optimizer step", x=0.5, y=0, xref="paper", yref="paper", yanchor="top", yshift=-26, showarrow=False,
         font_size=11,
     )  # fmt: skip
-    return finish(figure, training_title(history), 560, _training_key(history))
+    return finish(figure, training_title(history), 560, _training_key())
 
 
 def confusion_title(evaluation: Mapping[str, Any]) -> str:
@@ -176,14 +171,14 @@ def confusion_matrix(evaluation: Mapping[str, Any]) -> Figure:
     ]
     figure = Figure(
         Heatmap(
-            z=shares, zmin=0, zmax=1, x=names, y=names, text=text, texttemplate="%{text}", textfont={"size": 14},
-            colorscale=_SEQUENTIAL, showscale=False, xgap=2, ygap=2,
+            z=shares, zmin=0, zmax=1, x=names, y=names, text=text, texttemplate="%{text}", colorscale=_SEQUENTIAL,
+            showscale=False, xgap=2, ygap=2,
             hovertemplate="true %{y}, predicted %{x}: %{text}<extra></extra>",
         )
     )  # fmt: skip
     figure.update_xaxes(title="predicted class", showgrid=False)
     figure.update_yaxes(title="true class", autorange="reversed", showgrid=False)
-    return finish(figure, confusion_title(evaluation), 400)
+    return finish(figure, confusion_title(evaluation), max(400, 160 + 30 * len(names)))
 
 
 def calibration_title(evaluation: Mapping[str, Any]) -> str:
@@ -262,10 +257,7 @@ def _curve_traces(curves: Mapping[str, Any], axes: tuple[str, str], shape: str) 
 
 
 def _without_curves(title: str) -> Figure:
-    figure = Figure()
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return finish(figure, title, 200)
+    return finish(Figure(layout_xaxis_visible=False, layout_yaxis_visible=False), title, 200)
 
 
 def roc_title(evaluation: Mapping[str, Any]) -> str:
@@ -331,7 +323,7 @@ def precision_recall_curve(evaluation: Mapping[str, Any]) -> Figure:
     positive = escape(evaluation["label_names"][1], quote=False)
     axes = (f"share of {positive} found (recall)", f"share of answers '{positive}' that are right (precision)")
     curves = evaluation["curves"]["precision_recall"]
-    figure = Figure(_curve_traces(curves, axes, "hv"))
+    figure = Figure(_curve_traces(curves, axes, "vh"))  # each stretch has the precision of its higher recall
     share = sum(evaluation["confusion_matrix"][1]) / evaluation["rows"]
     figure.add_hline(y=share, line_dash="dot", line_color=GRAY)
     lowest = min(share, *curves["classifier"]["y"], *curves["baseline"]["y"])

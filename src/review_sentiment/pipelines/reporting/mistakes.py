@@ -7,7 +7,7 @@ from review_sentiment.params import ReportingParams
 from review_sentiment.pipelines.reporting.evaluation import proba_of
 from review_sentiment.pipelines.reporting.slices import free_name
 
-_OURS = ("kind", "rank", "row_id", "label", "predicted", "proba", "baseline_predicted", "baseline_proba", "text")
+OURS = ("kind", "rank", "row_id", "label", "predicted", "proba", "baseline_predicted", "baseline_proba", "text")
 
 
 def find_mistakes(
@@ -38,7 +38,7 @@ def find_mistakes(
             "baseline_predicted": baseline["predicted"],
             "baseline_proba": proba_of(baseline).max(axis=1),
             "text": texts["text"],
-            **{free_name(name, _OURS): texts[name] for name in extra},
+            **{free_name(name, OURS): texts[name] for name in extra},
         }
     )
     lead = pd.Series(top_two[:, 1] - top_two[:, 0])

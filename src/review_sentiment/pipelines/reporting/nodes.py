@@ -40,12 +40,13 @@ def evaluate(
         `versus_chance`, `versus_previous` (None without a previous accuracy).
 
     Raises:
-        UserError: Metrics and predictions are of two runs.
+        UserError: These are of several runs.
     """
     from review_sentiment.pipelines.reporting.evaluation import check_same_run, evaluate_predictions
 
-    check_same_run(predictions, metrics)
-    return evaluate_predictions(predictions, baseline_predictions, splits["test"].to_pandas(), metrics, report)
+    test = splits["test"].to_pandas()
+    check_same_run(predictions, baseline_predictions, test, metrics)
+    return evaluate_predictions(predictions, baseline_predictions, test, metrics, report)
 
 
 def diagnose(

@@ -7,16 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from review_sentiment.headline import figure_text, headline_row, headline_rows
+from review_sentiment.headline import headline_row, headline_rows
 from review_sentiment.params import parameter_text
 from review_sentiment.pipelines.reporting import figures, story
+from review_sentiment.pipelines.reporting.mistakes import OURS
 from review_sentiment.pipelines.reporting.runs import accuracy_over_runs, runs_title
 from review_sentiment.runs.manifest import flatten
 from review_sentiment.runs.table import newest_reports
 
 _TEMPLATE = "report.html.j2"
 _LONG_TEXT = 600  # characters of a review that are shown before "more"
-_OWN_COLUMNS = ("kind", "rank", "row_id", "label", "predicted", "proba", "baseline_predicted", "baseline_proba", "text")
 _MOST_RUNS = 10
 _KINDS = {
     "confident mistake": (
@@ -59,8 +59,7 @@ def report_page(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "duration": story.duration, "parameter": parameter_text, "percent": "{:.1%}".format,
-        "points": lambda share: f"{100 * share:+.1f}",
+        "duration": story.duration, "percent": "{:.1%}".format, "points": lambda share: f"{100 * share:+.1f}",
     }  # fmt: skip
     environment.tests["parameter"] = story.is_parameter
     return environment.get_template(_TEMPLATE).render(
@@ -69,7 +68,6 @@ def report_page(
         plotly_js=get_plotlyjs(),
         run_with=partial(story.run_with, run_info=run_info),
         worth_trying=partial(story.worth_trying, run_info=run_info),
-        figure_text=figure_text,
     )
 
 
@@ -107,7 +105,7 @@ def page_parts(
         "engine_reason": history["engine_reason"].iloc[0],
         "figures": page_figures(evaluation, history, reports),
         "mistakes": mistake_lists(mistakes),
-        "extra_columns": [name for name in mistakes if name not in _OWN_COLUMNS],
+        "extra_columns": [name for name in mistakes if name not in OURS],
         "earlier_runs": reports.iloc[::-1].head(_MOST_RUNS).to_dict("records") if len(reports) > 1 else [],
         "run_info": run_info,
         "origin": origin,

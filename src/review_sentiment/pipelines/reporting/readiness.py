@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from review_sentiment.errors import UserError, fault_list
+from review_sentiment.headline import headline_row
 from review_sentiment.params import ReadinessParams
-from review_sentiment.pipelines.reporting.evaluation import balance_gap, headline_value
+from review_sentiment.pipelines.reporting.evaluation import balance_gap
 
 
 def band_of(accuracy: float, params: ReadinessParams) -> str:
@@ -53,7 +54,7 @@ def judge(
         _baseline_check(evaluation["versus_baseline"]),
         *_honesty_checks(metrics),
     ]
-    accuracy = headline_value(evaluation, "accuracy")
+    accuracy = headline_row(evaluation, "accuracy")
     ready = all(check["passed"] for check in checks)
     band, band_low = band_of(accuracy["value"], params), band_of(accuracy["low"], params)
     return {
@@ -72,7 +73,7 @@ def _check(name: str, text: str, value: Any, bound: Any, passed: bool, detail: s
 def _quality_checks(
     evaluation: Mapping[str, Any], metrics: Mapping[str, Any], params: ReadinessParams
 ) -> list[dict[str, Any]]:
-    accuracy, f1 = (headline_value(evaluation, name) for name in ("accuracy", "f1"))
+    accuracy, f1 = (headline_row(evaluation, name) for name in ("accuracy", "f1"))
     gap, worst = balance_gap(evaluation["per_class"])
     loss, error = metrics["validation"]["loss"], evaluation["calibration"]["ece"]
     return [

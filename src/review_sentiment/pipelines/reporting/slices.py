@@ -72,9 +72,11 @@ def _lengths(texts: pd.Series) -> pd.Series:
 
 
 def _few_values(column: pd.Series) -> pd.Series:
-    """At most a dozen values: numbers in quarters, the rarer of other values together."""
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > _MOST_VALUES:
-        return pd.qcut(column, 4, duplicates="drop").astype(str).where(column.notna(), "missing")
+    """At most a dozen values: numbers in their order or in quarters, the rarer of other values together."""
+    if pd.api.types.is_numeric_dtype(column):
+        many = column.nunique() > _MOST_VALUES
+        parts = pd.qcut(column, 4, duplicates="drop") if many else column.astype("category")
+        return parts.cat.rename_categories(str).cat.add_categories("missing").fillna("missing")
     text = column.astype(object).where(column.notna(), "missing").map(str)
     common = text.value_counts().index[:_MOST_VALUES]
     return text.where(text.isin(common), "other")

@@ -87,7 +87,7 @@ def _is_had(change: str, had: Mapping[str, Any], more: Set[str]) -> bool:
     name, _, text = change.partition("=")
     before = had.get(name)
     if isinstance(before, bool) or not isinstance(before, int | float):
-        return name in had and parameter_text(before) == text
+        return name in had and parameter_text(before) in (text, "all")  # rows: no number is more than all
     try:
         value = float(text)
     except ValueError:
@@ -244,7 +244,7 @@ def selection_note(evaluation: Mapping[str, Any]) -> str:
         return ""
     return (
         "The epoch was chosen on the same reviews that these figures are about, so they flatter the classifier; set"
-        " `subset.validation_from: train` for honest ones."
+        " subset.validation_from=train for honest ones."
     )
 
 
