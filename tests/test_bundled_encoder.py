@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import ModernBertConfig
+from transformers import CLIPConfig, ModernBertConfig, XLNetConfig
 
 from review_sentiment.datasets import encoder
 from review_sentiment.datasets.encoder import PretrainedDataset
@@ -77,6 +77,36 @@ def test_weights_of_another_architecture_are_refused(tiny_encoder: Path):
 
     with pytest.raises(UserError, match="do not belong together"):
         add_head(type(pretrained)(**{**vars(pretrained), "weights": foreign}), ["bad", "good"], "auto", None, None)
+
+
+def test_a_head_for_other_classes_is_replaced_and_one_for_as_many_goes_on(tiny_encoder: Path, tmp_path, caplog):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    caplog.set_level("INFO")
+    published = AutoModelForSequenceClassification.from_pretrained(tiny_encoder, num_labels=5)
+    published.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path)
+    pretrained = PretrainedDataset(encoder=str(tmp_path)).load()
+
+    assert add_head(pretrained, ["bad", "good"], "auto", None, None).classifier.out_features == 2
+    assert "The classification head (classifier.bias, classifier.weight) is new" in caplog.text
+    model = add_head(pretrained, ["1", "2", "3", "4", "5"], "auto", None, None)
+    torch.testing.assert_close(model.classifier.weight, published.classifier.weight)
+    assert "brings a classification head of its own, and training goes on from it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (CLIPConfig(), "is of the kind clip, of which transformers has no text classifier: take another"),
+        (XLNetConfig(), r"\(xlnet\) reads the last token, which here is padding: take another"),
+    ],
+)
+def test_encoders_that_make_no_classifier_here_are_refused(tiny_encoder: Path, config, words):
+    pretrained = replace(PretrainedDataset(encoder=str(tiny_encoder)).load(), name="other", config=config)
+    with pytest.raises(UserError, match=words):
+        add_head(pretrained, ["bad", "good"], "auto", None, None)
 
 
 def test_the_head_of_a_sentence_encoder_starts_from_the_mean_of_all_tokens(tiny_encoder: Path):

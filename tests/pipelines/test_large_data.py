@@ -53,6 +53,7 @@ def test_the_sample_is_drawn_as_ever(tmp_path):
 @pytest.mark.parametrize("in_memory", [1000, 16])
 def test_drawn_rows_are_written_in_their_order_and_with_all_columns(tmp_path, monkeypatch, in_memory):
     monkeypatch.setattr(arrow, "_SORTED_ROWS", in_memory)
+    monkeypatch.setattr("datasets.config.IN_MEMORY_MAX_SIZE", 10**9)  # as HF_DATASETS_IN_MEMORY_MAX_SIZE would set it
     table = checked(make_corpus(160))
     places = np.random.default_rng(0).permutation(160)[:100]
 

@@ -117,7 +117,7 @@ def add_head(
         UserError: transformers has no text classifier for this encoder, or one that can't be fed here; or its weights
             are not of the architecture that the configuration names, or that has no such dropout.
     """
-    architecture = _architecture(pretrained)
+    architecture = architecture_of(pretrained)
     config = type(pretrained.config).from_dict(pretrained.config.to_dict())
     weights = dict(pretrained.weights)
     if pooling == "auto" and pretrained.mean_pooled and config.model_type == "bert":
@@ -158,7 +158,15 @@ def add_head(
     return model
 
 
-def _architecture(pretrained: Pretrained) -> Any:
+def architecture_of(pretrained: Pretrained) -> Any:
+    """The class of transformers that puts a classification head on an encoder.
+
+    Args:
+        pretrained: The encoder.
+
+    Raises:
+        UserError: transformers has none, or one that can't be fed here.
+    """
     config = pretrained.config
     known = AutoModelForSequenceClassification._model_mapping
     if type(config) not in known:

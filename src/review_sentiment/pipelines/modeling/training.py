@@ -19,6 +19,7 @@ from review_sentiment.model.encoder import (
     Classifier,
     Pretrained,
     add_head,
+    architecture_of,
     collate,
     freeze_lowest,
     whole_text_tokenizer,
@@ -105,6 +106,7 @@ def train(
     resumed = workers.of_first(checkpoints.to_resume() if workers.is_first else None)
     if resumed is not None:
         refuse_another(resumed, same)
+    architecture_of(pretrained)  # refuses what has no width, for example
     given_rate = params.learning_rate
     params = scale_learning_rate(params, pretrained.config.hidden_size)
     reading = ReadLength(params.early_max_tokens, tokenize, whole_text_tokenizer(pretrained.tokenizer))
