@@ -127,8 +127,10 @@ class ManifestHooks:
 
         Kedro checks the blocks of the pipelines that run; a misspelt block or run-time parameter would pass unseen.
         """
-        self._parameters = load_parameters(context.config_loader).model_dump(mode="json")
-        _refuse_what_the_catalog_does_not_read(self._parameters, context.config_loader["catalog"])
+        loader = context.config_loader
+        self._parameters = load_parameters(loader).model_dump(mode="json")
+        loader["catalog"] = loader["catalog"]  # else it would read and merge all files anew each time that it is asked
+        _refuse_what_the_catalog_does_not_read(self._parameters, loader["catalog"])
         self._context = context
 
     @hook_impl
