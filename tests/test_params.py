@@ -1,5 +1,4 @@
 import pytest
-import yaml
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import (
@@ -12,16 +11,6 @@ from review_sentiment.params import (
     parse_parameters,
 )
 from tests.conftest import ROOT
-
-
-@pytest.fixture
-def raw() -> dict:
-    """The base environment's parameters, as plain YAML."""
-    merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train"}
-    merged |= {**dict.fromkeys(("test_split", "new_reviews", "run")), "resume": False}
-    for file in (ROOT / "conf/base").glob("parameters_*.yml"):
-        merged |= yaml.safe_load(file.read_text("utf-8"))
-    return merged
 
 
 def test_a_name_as_on_the_command_line_is_told_how_yaml_writes_it(raw):

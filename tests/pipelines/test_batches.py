@@ -7,7 +7,6 @@ from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.batches import LengthBatches, ReadLength
 from review_sentiment.pipelines.modeling.trainer import ReviewTrainer
 from tests.conftest import UP_TO_MODELING
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 def test_each_row_once_in_even_batches_of_random_order():
@@ -40,7 +39,7 @@ def test_batches_are_even_in_what_an_epoch_reads():
 
 
 @pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
-def test_a_review_is_cut_as_if_it_had_been_tokenized_so(raw, truncation):  # noqa: F811
+def test_a_review_is_cut_as_if_it_had_been_tokenized_so(raw, truncation):
     tokenizer = TokenizerDataset(encoder="minilm").load()
     params = parse_parameters({**raw, "tokenize": {**raw["tokenize"], "max_tokens": 40, "truncation": truncation}})
     text = " ".join(map(str, range(100)))

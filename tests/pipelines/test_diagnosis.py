@@ -6,7 +6,6 @@ import pytest
 
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.reporting.diagnosis import Record, diagnose_run
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 # Of a healthy run: training loss, gradient norm and learning rate of two rows an epoch; validation loss and accuracy.
 HEALTHY = {
@@ -72,7 +71,7 @@ def evaluation(matrix=((880, 120), (110, 890)), **changes) -> dict:
 
 
 @pytest.fixture
-def find(raw):  # noqa: F811
+def find(raw):
     def diagnose(table=None, metrics=None, profile=None, figures=None) -> dict:
         record = Record(
             history() if table is None else table, {**METRICS, **(metrics or {})}, profile or PROFILE,

@@ -22,7 +22,6 @@ from review_sentiment.pipelines.reporting.evaluation import (
 )
 from review_sentiment.pipelines.reporting.mistakes import find_mistakes
 from review_sentiment.pipelines.reporting.slices import slice_accuracy
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 METRICS = {
     "selected_on_test": False,
@@ -33,7 +32,7 @@ METRICS = {
 
 
 @pytest.fixture
-def report(raw):  # noqa: F811
+def report(raw):
     return parse_parameters(raw).report
 
 

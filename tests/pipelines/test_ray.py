@@ -24,7 +24,6 @@ from review_sentiment.pipelines.modeling.cluster import Outcome
 from review_sentiment.pipelines.modeling.watch import DivergedError
 from review_sentiment.runs.cluster import place_workers
 from tests.conftest import UP_TO_MODELING, make_corpus
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 ON_RAY = {"engine": "ray", "workers": 2}
 # Ray 2.60 raises its own deprecation warnings when it is imported; remove when it does not.
@@ -66,7 +65,7 @@ def test_a_cluster_that_is_too_small_is_refused(device, words):
         place_workers([{"CPU": 2, "GPU": 1}], 4, device, "training.workers")
 
 
-def test_the_best_epoch_of_a_training_that_diverged_comes_back(raw, tiny_encoder):  # noqa: F811
+def test_the_best_epoch_of_a_training_that_diverged_comes_back(raw, tiny_encoder):
     pretrained, tokenize = PretrainedDataset(encoder=str(tiny_encoder)).load(), parse_parameters(raw).tokenize
     best = Classifier(add_head(pretrained, ["bad", "good"], "auto", 0.0, 0.0), pretrained.tokenizer, {"best_epoch": 2})
     told = pickle.loads(pickle.dumps(Outcome("the loss became nan", diverged=True).with_classifier(best)))

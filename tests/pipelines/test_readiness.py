@@ -4,11 +4,10 @@ from review_sentiment.errors import UserError
 from review_sentiment.metrics import wilson
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.reporting.readiness import band_of, enforce, judge
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def bounds(raw):  # noqa: F811
+def bounds(raw):
     return parse_parameters(raw).readiness
 
 

@@ -8,7 +8,6 @@ from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.watch import Watch, memory_told
 from review_sentiment.pipelines.modeling.workers import Workers
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -70,20 +69,20 @@ def test_nothing_is_kept_of_a_run_without_a_finished_epoch(project, break_at):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     ],
 )
-def test_no_memory_is_told_with_what_to_lower(raw, error):  # noqa: F811
+def test_no_memory_is_told_with_what_to_lower(raw, error):
     parameters = parse_parameters(raw)
     words = r"lower training.batch_size \(now 16.*tokenize.max_tokens \(now 384\)"
     with pytest.raises(UserError, match=words), memory_told(parameters.training, parameters.tokenize):
         raise error
 
 
-def test_other_errors_stay_as_they_are(raw):  # noqa: F811
+def test_other_errors_stay_as_they_are(raw):
     parameters = parse_parameters(raw)
     with pytest.raises(RuntimeError, match="shapes"), memory_told(parameters.training, None):
         raise RuntimeError("shapes do not match")
 
 
-def test_each_sign_is_told_once_as_it_appears(raw, caplog):  # noqa: F811
+def test_each_sign_is_told_once_as_it_appears(raw, caplog):
     parameters = parse_parameters(raw)
     history = SimpleNamespace(rows=[{"split": "forecast", "step": 0, "forecast_seconds": 100.0}])
     watch = Watch(history, 2, parameters.diagnosis, parameters.training, Workers())
