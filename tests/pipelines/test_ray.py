@@ -20,7 +20,7 @@ from review_sentiment.datasets.encoder import PretrainedDataset
 from review_sentiment.errors import UserError
 from review_sentiment.model.encoder import Classifier, add_head
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.cluster import Outcome
+from review_sentiment.pipelines.modeling.cluster import Outcome, train_on_ray
 from review_sentiment.pipelines.modeling.watch import DivergedError
 from review_sentiment.runs.cluster import place_workers
 from tests.conftest import UP_TO_MODELING, make_corpus
@@ -30,13 +30,11 @@ ON_RAY = {"engine": "ray", "workers": 2}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_without_the_extra_one_message_says_what_to_install(project, monkeypatch):
+def test_without_the_extra_one_message_says_what_to_install(training_job, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    words = (
-        r"^Ray is asked for, and not installed .*: pip install 'review_sentiment\[ray\]', or set training.engine=local"
-    )
+    words = r'^Ray is asked for, and not installed .*: pip install -e "\.\[ray\]", or set training.engine=local'
     with pytest.raises(UserError, match=words):
-        project.run(*UP_TO_MODELING, training=ON_RAY)
+        train_on_ray(*training_job(**ON_RAY))
 
 
 @pytest.mark.parametrize(
