@@ -1,17 +1,19 @@
 """A tiny real encoder, a tiny real corpus, and projects in temporary folders."""
 
+import copy
 import gc
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import rich
+import yaml
 from click.testing import CliRunner, Result
 from kedro.framework.project import configure_project
 from kedro.io import CatalogProtocol
@@ -95,6 +97,26 @@ def same_console():
     console.__dict__ = before
 
 
+@pytest.fixture(autouse=True)
+def viz_forgets():
+    """Kedro-Viz 12.5 keeps the events of all runs of a process, and writes them all after each run."""
+    from kedro_viz.integrations.kedro.run_hooks import pipeline_run_hook
+
+    yield
+    pipeline_run_hook._events.clear()
+    pipeline_run_hook._should_collect_events = False
+
+
+@pytest.fixture
+def raw() -> dict:
+    """The base environment's parameters, as plain YAML."""
+    merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train"}
+    merged |= {**dict.fromkeys(("test_split", "new_reviews", "run")), "resume": False}
+    for file in (ROOT / "conf/base").glob("parameters_*.yml"):
+        merged |= yaml.safe_load(file.read_text("utf-8"))
+    return merged
+
+
 @pytest.fixture(scope="session")
 def corpus() -> pd.DataFrame:
     return make_corpus(160)
@@ -136,16 +158,23 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Project:
     """A copy of the project's configuration in a folder of its own, run in this process."""
 
+    first = ""  # its first run, where a fixture has made one
+
     def __init__(self, folder: Path, encoder: Path) -> None:
         self.folder, self.encoder = folder, encoder
         self._catalog: CatalogProtocol | None = None
 
     def run(
-        self, *pipelines: str, env: str | None = None, load_versions: dict[str, str] | None = None, **params: object
+        self,
+        *pipelines: str,
+        env: str | None = None,
+        to_nodes: Sequence[str] = (),
+        load_versions: dict[str, str] | None = None,
+        **params: object,
     ):
         """Run as `kedro run` would, tiny; returns the run's version."""
         with RunSession.create(self.folder, env=env, runtime_params=self.parameters(**params)) as session:
-            session.run(pipeline_names=list(pipelines), load_versions=load_versions)
+            session.run(pipeline_names=list(pipelines), to_nodes=list(to_nodes), load_versions=load_versions)
             return session.session_id
 
     def parameters(self, **params: object) -> dict:
@@ -203,11 +232,66 @@ def project(tmp_path: Path, tiny_encoder: Path, corpus: pd.DataFrame, monkeypatc
     return made
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, corpus: pd.DataFrame) -> Iterator[Project]:
-    """A project with one run, `first`, for the tests of a module to share."""
-    made = new_project(tmp_path_factory.mktemp("trained") / "project", tiny_encoder, corpus)
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, corpus: pd.DataFrame) -> Iterator[Project]:
+    """A project after a whole run, `first`, that all tests share and only read."""
+    made = new_project(tmp_path_factory.mktemp("whole") / "project", tiny_encoder, corpus)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
-        made.first = made.run(*UP_TO_MODELING)
+        made.first = made.run()
+    yield made
+    assert made.versions() == {made.first}, "a test wrote into the project that all share"
+
+
+def copy_of(project: Project, folder: Path) -> Project:
+    """A project as it is now, in a folder of its own."""
+    shutil.copytree(project.folder, folder)
+    made = copy.copy(project)
+    made.folder, made._catalog = folder, None
+    return made
+
+
+@pytest.fixture
+def finished(whole_run: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project after a whole run, `first`, to go on in."""
+    made = copy_of(whole_run, tmp_path / "project")
+    monkeypatch.chdir(made.folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(whole_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project after a whole run, `first`, for the tests of a module to share."""
+    made = copy_of(whole_run, tmp_path_factory.mktemp("trained") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
         yield made
+
+
+@pytest.fixture
+def training_job(whole_run: Project, raw: dict, tmp_path: Path) -> Callable[..., tuple]:
+    """Arguments of `train` but for the workers: tiny, on the tokens of the shared run."""
+    from review_sentiment.datasets.checkpoints import Checkpoints
+    from review_sentiment.datasets.encoder import PretrainedDataset
+    from review_sentiment.params import parse_parameters
+
+    def job(encoder: Path | None = None, **training: object) -> tuple:
+        blocks = {block: {**raw[block], **values} for block, values in TINY.items()}
+        blocks["training"] |= training
+        parameters = parse_parameters({**raw, **blocks})
+        return (
+            whole_run.load("tokenized"), ["negative", "positive"],
+            PretrainedDataset(encoder=str(encoder or whole_run.encoder)).load(), parameters.training,
+            parameters.tokenize, parameters.diagnosis, Checkpoints(tmp_path / "checkpoints", "run", False),
+        )  # fmt: skip
+
+    return job
+
+
+@pytest.fixture
+def fine_tune(training_job: Callable[..., tuple]) -> Callable[..., tuple]:
+    """Train as a run does, without one: classifier and history, for training parameters."""
+    from review_sentiment.pipelines.modeling.training import train
+    from review_sentiment.pipelines.modeling.workers import Workers
+
+    return lambda **given: train(*training_job(**given), Workers())

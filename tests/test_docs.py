@@ -7,6 +7,8 @@ import shlex
 import tomllib
 import warnings
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -60,19 +62,21 @@ def reference() -> ModuleType:
     spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.values_of = cache(module.values_of)  # OmegaConf takes its time, and they stay as they are
     return module
 
 
-@pytest.fixture
-def kedro(monkeypatch) -> click.Group:
+@pytest.fixture(scope="module")
+def kedro() -> Iterator[click.Group]:
     """Kedro's command line, with what its plugins and the project add."""
-    monkeypatch.chdir(ROOT)
-    with warnings.catch_warnings():
-        # Kedro-Viz 12.5 names it; remove when it does not.
-        warnings.filterwarnings("ignore", "'BaseCommand' is deprecated", DeprecationWarning)
-        made = KedroCLI(ROOT)
-        assert {"run", "runs", "viz"} <= set(made.list_commands(click.Context(made)))
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        with warnings.catch_warnings():
+            # Kedro-Viz 12.5 names it; remove when it does not.
+            warnings.filterwarnings("ignore", "'BaseCommand' is deprecated", DeprecationWarning)
+            made = KedroCLI(ROOT)
+            assert {"run", "runs", "viz"} <= set(made.list_commands(click.Context(made)))
+        yield made
 
 
 def check_kedro(kedro: click.Group, arguments: list[str], reference: ModuleType) -> None:
@@ -87,7 +91,7 @@ def check_kedro(kedro: click.Group, arguments: list[str], reference: ModuleType)
     env = options["env"] or "base"
     assert env in reference.ENVIRONMENTS
     assert set(options["pipelines"] or []) <= set(register_pipelines())
-    values = reference.values_of(env)
+    values = deepcopy(reference.values_of(env))
     for name, value in options["params"].items():
         if isinstance(value, dict):
             values[name].update(value)
@@ -176,6 +180,7 @@ def test_the_picture_of_the_pipelines_is_true():
     assert set(datasets) <= set().union(*(pipeline.datasets() for pipeline in pipelines.values()))
 
 
+@pytest.fixture(scope="module")
 def templates() -> list[list[str]]:
     """Every text of the source, in pieces: between them stands what is filled in."""
     found = []
@@ -211,20 +216,18 @@ def stands_in(message: str, texts: list[list[str]]) -> bool:
     )  # fmt: skip
 
 
-def test_messages_in_troubleshooting_stand_in_the_source():
+def test_messages_in_troubleshooting_stand_in_the_source(templates):
     page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
     told = [(message.strip("` "), why) for message, why in re.findall(r"^\| (`.*`) \| (.*) \|$", page, re.MULTILINE)]
-    texts = templates()
-    assert not [message for message, why in told if not stands_in(message, texts) and "Kedro" not in why]
+    assert not [message for message, why in told if not stands_in(message, templates) and "Kedro" not in why]
     assert len(told) > 40
 
 
-def test_the_log_of_the_imdb_job_is_what_a_run_says_today():
-    texts = templates()
+def test_the_log_of_the_imdb_job_is_what_a_run_says_today(templates):
     entries = [
         re.sub(r"\s+", " ", entry).strip()
         for block in fenced(ROOT / "docs" / "imdb.md", "text")
         for entry in re.findall(r"INFO +(.*(?:\n {29}.*)*)", block)
     ]
     assert len(entries) > 15
-    assert not [entry for entry in entries if not stands_in(entry, texts)]
+    assert not [entry for entry in entries if not stands_in(entry, templates)]

@@ -1,18 +1,13 @@
-"""Whole runs on a tiny corpus with a tiny encoder."""
+"""Whole runs, and trainings by themselves, on a tiny corpus with a tiny encoder."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import pipeline
 
 from review_sentiment.errors import UserError
-from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.runs.session import RunSession
 from tests.conftest import UP_TO_MODELING
 
@@ -45,86 +40,42 @@ EVERY_RUN_WRITES = {
 }
 
 
-def test_a_run_learns_and_leaves_one_version_of_everything(project):
-    run = project.run()
-
-    data = project.folder / "data"
+def test_a_run_learns_and_leaves_one_version_of_everything(whole_run):
+    data, run = whole_run.folder / "data", whole_run.first
     assert {str(path.relative_to(data)) for path in data.glob(f"*/*/{run}/*")} == {
         name.format(run=run) for name in EVERY_RUN_WRITES
     }
     assert not [path for path in data.rglob("*") if path.name.startswith(".")]
-    metrics = project.load("metrics")
+    metrics = whole_run.load("metrics")
     assert metrics["classifier"]["accuracy"] >= 0.9
     assert metrics["sizes"] == {"train": 80, "validation": 20, "test": 20}
     assert metrics["steps"] == 60
-    predictions = project.load("predictions")
+    predictions = whole_run.load("predictions")
     assert metrics["classifier"]["accuracy"] == (predictions["label"] == predictions["predicted"]).mean()
     assert metrics["classifier"]["loss"] == pytest.approx(predictions["loss"].mean())
-    assert f"Test accuracy {metrics['classifier']['accuracy']:.1%}" in project.load("summary")
+    assert f"Test accuracy {metrics['classifier']['accuracy']:.1%}" in whole_run.load("summary")
 
 
-def test_transformers_alone_answers_with_the_label_names(project):
-    run = project.run(*UP_TO_MODELING)
+def test_another_seed_gives_other_predictions(finished):
+    other = finished.run("modeling", training={"seed": 7})
 
-    classify = pipeline(
-        "text-classification", str(project.folder / f"data/06_models/classifier/{run}/classifier"), device="cpu"
-    )
-    answers = [answer["label"] for answer in classify(["superb moving lovely film", "dreadful boring ugly film"])]
-    assert answers == ["positive", "negative"]
+    first, second = (finished.load("predictions", run)["loss"] for run in (finished.first, other))
+    assert not np.allclose(first, second)
 
 
-def test_the_same_seed_gives_the_same_predictions_and_another_seed_does_not(project):
-    first, again, other = (
-        project.run(*UP_TO_MODELING),
-        project.run(*UP_TO_MODELING),
-        project.run(*UP_TO_MODELING, training={"seed": 7}),
-    )
-
-    pd.testing.assert_frame_equal(project.load("predictions", first), project.load("predictions", again))
-    assert not np.allclose(project.load("predictions", other)["loss"], project.load("predictions", first)["loss"])
-
-
-def test_batches_come_in_another_order_each_epoch(project, monkeypatch):
-    orders = []
-    draw = LengthBatches.__iter__
-    monkeypatch.setattr(LengthBatches, "__iter__", lambda self: iter(orders.append(list(draw(self))) or orders[-1]))
-
-    project.run(*UP_TO_MODELING, training={"epochs": 3})
-    preview, *epochs = map(tuple, orders)
-    assert preview == epochs[0]
-    assert len(set(epochs)) == len(epochs) == 3
-
-
-def test_each_pipeline_runs_alone_on_what_is_on_disk(project):
-    for name in ("data_engineering", "modeling", "reporting"):
-        project.run(name)
-
-    assert "Test accuracy" in project.load("summary")
-
-
-def test_the_history_holds_the_forecast_and_how_it_was_computed(project):
-    project.run(*UP_TO_MODELING, training={"epochs": 2})
-
-    history = project.load("history")
-    assert list(history["split"]) == ["forecast", *["train"] * 2, "validation", *["train"] * 2, "validation"]
+def test_the_history_holds_the_forecast_and_how_it_was_computed(whole_run):
+    history = whole_run.load("history")
+    assert list(history["split"]) == ["forecast", *(["train"] * 2 + ["validation"]) * 6]
     assert history["forecast_seconds"].iloc[-1] == pytest.approx(history["seconds"].iloc[-1], rel=0.1)
     assert set(history["number_format"]) == {"fp32"}
     assert set(history["threads"]) == {1}
     assert 0 <= history["padding_share"].iloc[0] < 0.2
-    assert project.load("metrics")["seconds"]["forecast"] == history["forecast_seconds"].iloc[0] > 0
+    assert whole_run.load("metrics")["seconds"]["forecast"] == history["forecast_seconds"].iloc[0] > 0
 
 
-def test_a_run_shorter_than_the_logging_interval_is_logged_and_reported(project):
-    project.run(training={"epochs": 2, "logging_steps": 1000})
+def test_a_time_budget_is_kept_with_a_learning_rate_that_still_decays(fine_tune):
+    _, history = fine_tune(epochs=5000, time_budget_minutes=0.05)
 
-    assert list(project.load("history")["step"]) == [0, 10, 10, 20, 20]
-    assert project.load("diagnosis")["findings"]
-
-
-def test_a_time_budget_is_kept_with_a_learning_rate_that_still_decays(project):
-    project.run(*UP_TO_MODELING, training={"epochs": 5000, "time_budget_minutes": 0.05})
-
-    history = project.load("history")
     rates = history.loc[history["split"] == "train", "learning_rate"]
     assert history["seconds"].iloc[-1] <= 3
     steps = history["step"].iloc[-1]  # on a busy machine few fit
@@ -132,31 +83,22 @@ def test_a_time_budget_is_kept_with_a_learning_rate_that_still_decays(project):
     assert rates.iloc[-1] <= 6 * rates.max() / steps
 
 
-def test_a_time_budget_that_is_too_short_names_what_would_fit(project):
-    with pytest.raises(UserError, match=r"\(1e-06\) is too short to read each of 80 training reviews once: .* minutes"):
-        project.run(*UP_TO_MODELING, training={"time_budget_minutes": 1e-6})
+def test_frozen_layers_stay_as_published_and_the_rest_learns(tiny_encoder, fine_tune):
+    classifier, _ = fine_tune(freeze_layers=1)
 
-
-def test_frozen_layers_stay_as_published_and_the_rest_learns(project):
-    run = project.run(*UP_TO_MODELING, training={"freeze_layers": 1})
-
-    encoder = load_file(project.encoder / "model.safetensors")
-    trained = load_file(project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors")
+    encoder, trained = load_file(tiny_encoder / "model.safetensors"), classifier.model.state_dict()
     same = {name for name, weight in encoder.items() if torch.equal(weight, trained[f"bert.{name}"])}
     assert same == {name for name in encoder if name.startswith(("embeddings.", "encoder.layer.0."))}
 
     with pytest.raises(UserError, match="freeze_layers is 2, but this encoder has 2 layers"):
-        project.run(*UP_TO_MODELING, training={"freeze_layers": 2})
+        fine_tune(freeze_layers=2)
 
 
-def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(project):
+def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(tiny_encoder, fine_tune):
     slow = {"freeze_word_embeddings": True, "learning_rate": 1e-8, "epochs": 2, "head_start": "random"}
-    runs = [project.run(*UP_TO_MODELING, training={**slow, "head_learning_rate_factor": factor}) for factor in (1, 1e6)]
+    still, trained = (fine_tune(**slow, head_learning_rate_factor=factor)[0].model.state_dict() for factor in (1, 1e6))
 
-    encoder = load_file(project.encoder / "model.safetensors")
-    still, trained = (
-        load_file(project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors") for run in runs
-    )
+    encoder = load_file(tiny_encoder / "model.safetensors")
     words = "embeddings.word_embeddings.weight"
     assert torch.equal(encoder[words], trained[f"bert.{words}"])
     for name, weight in encoder.items():
@@ -166,72 +108,42 @@ def test_the_vocabulary_stays_as_published_and_the_last_layer_moves_faster(proje
     assert torch.cosine_similarity(*heads, dim=0) < 0.999
 
 
-def test_load_versions_brings_a_run_back(project):
-    first = project.run(training={"epochs": 1, "learning_rate": 1e-6})
-    second = project.run()
-
-    with pytest.raises(UserError, match="metrics and predictions are of two runs"):
-        project.run("reporting", load_versions={"metrics": first, "predictions": second})
-    project.run("reporting", load_versions=dict.fromkeys(("metrics", "splits", "data_profile"), first))
-    accuracy = project.load("metrics", first)["classifier"]["accuracy"]
-    assert project.load("metrics")["classifier"]["accuracy"] != accuracy
-    assert f"Test accuracy {accuracy:.1%}" in project.load("summary")
-
-
-def test_unchanged_texts_are_not_tokenized_again(project, caplog):
-    project.run("data_engineering")
-    before = project.load("tokenized").data
-    project.run("data_engineering", training={"epochs": 1})
+def test_unchanged_texts_are_not_tokenized_again(finished, caplog):
+    before = finished.load("tokenized").data
+    finished.run("data_engineering", training={"epochs": 1})
 
     kept = [record.getMessage().split(" split")[0] for record in caplog.records if "as it was" in record.getMessage()]
     assert kept == ["The train", "The validation", "The test"]
-    assert project.load("tokenized").data["train"].to_pydict() == before["train"].to_pydict()
+    assert finished.load("tokenized").data["train"].to_pydict() == before["train"].to_pydict()
 
-    project.run("data_engineering", tokenize={"max_tokens": 8, "scoring_max_tokens": 12})
-    lengths = {name: max(rows["length"]) for name, rows in project.load("tokenized").items()}
+    finished.run("data_engineering", tokenize={"max_tokens": 8, "scoring_max_tokens": 12})
+    lengths = {name: max(rows["length"]) for name, rows in finished.load("tokenized").items()}
     assert lengths == {"train": 8, "validation": 12, "test": 12}
 
 
-def test_the_manifest_tells_what_a_run_ran_on(project):
-    run = project.run()
-
-    manifest = project.load("manifest")
+def test_the_manifest_tells_what_a_run_ran_on(whole_run):
+    manifest, run = whole_run.load("manifest"), whole_run.first
     assert manifest["run"] == run
     assert manifest["complete"]
     assert manifest["parameters"]["training"]["epochs"] == 6
     assert manifest["parameters"]["baseline"]["ngram_max"] == 2
     assert (manifest["engine"]["precision"], manifest["engine"]["threads"]) == ("fp32", 1)
     assert len(manifest["encoder_sha256"]) == 64
-    assert manifest["data_fingerprint"] == project.load("data_profile")["fingerprint"]
+    assert manifest["data_fingerprint"] == whole_run.load("data_profile")["fingerprint"]
     assert manifest["versions_read"]["classifier"] == run
     assert set(manifest["node_seconds"]) >= {"check_reviews", "fine_tune", "summarize"}
     assert manifest["libraries"]["torch"].startswith("2.13")
 
 
-def test_a_report_on_an_earlier_run_knows_which_and_how_it_was_made(project):
-    trained = project.run("data_engineering", "modeling", training={"epochs": 1})
-    manifest = project.load("manifest")
-    assert (manifest["classifier_run"], manifest["classifier_from"]) == (trained, None)
-    assert manifest["command_parameters"]["training.epochs"] == 1
-
-    report = project.run("reporting")
-    manifest = project.load("manifest")
-    assert (manifest["run"], manifest["classifier_run"], manifest["pipelines"]) == (report, trained, ["reporting"])
-    assert manifest["versions_read"]["metrics"] == trained
-    assert manifest["classifier_from"]["parameters"]["training"]["epochs"] == 1
-    assert manifest["parameters"]["training"]["epochs"] == 6
-
-
-def test_splits_and_tokens_are_not_read_with_other_parameters_than_they_were_made_with(project):
-    project.run("data_engineering")
-    before = project.versions()
+def test_splits_and_tokens_are_not_read_with_other_parameters_than_they_were_made_with(finished):
+    before = finished.versions()
     with pytest.raises(
         UserError, match="were made with other parameters; give the same --env and --params again"
     ) as told:
-        project.run("modeling", data={"label_names": "positive/negative"}, tokenize={"truncation": "head"})
+        finished.run("modeling", data={"label_names": "positive/negative"}, tokenize={"truncation": "head"})
     assert "  - data.label_names was negative/positive, and is positive/negative\n" in str(told.value)
     assert str(told.value).endswith("  - tokenize.truncation was head_tail, and is head")
-    assert project.versions() == before
+    assert finished.versions() == before
 
 
 def test_reviews_that_only_a_file_of_parameters_names_are_refused(project):
@@ -243,17 +155,16 @@ def test_reviews_that_only_a_file_of_parameters_names_are_refused(project):
         session.load_context()
 
 
-def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project, capsys):
-    run = project.run()
+def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(finished, capsys):
     with pytest.raises(UserError, match="warmup_steps"):
-        project.run(training={"warmup_steps": 500})
+        finished.run(*UP_TO_MODELING, training={"warmup_steps": 500})  # Kedro gives advice only after a node that ran
 
-    manifest = project.load("manifest")
+    manifest = finished.load("manifest")
     assert not manifest["complete"]
     assert manifest["error"].startswith("Training can't start:")
     assert "warmup_steps (500) is not shorter than the run (60 steps)" in manifest["error"]
     assert "--from-nodes" not in capsys.readouterr().out  # Kedro's advice, which could read another run's data
-    assert [path.name for path in (project.folder / "data/06_models/classifier").iterdir()] == [run]
+    assert [path.name for path in (finished.folder / "data/06_models/classifier").iterdir()] == [finished.first]
 
 
 @pytest.mark.parametrize(
@@ -266,21 +177,22 @@ def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(project, capsys)
         ),
     ],
 )
-def test_numbers_that_are_none_stop_the_run(project, tmp_path, head_start, message):
+def test_numbers_that_are_none_stop_the_training(tiny_encoder, fine_tune, tmp_path, head_start, message):
     broken = tmp_path / "broken"
-    shutil.copytree(project.encoder, broken)
+    shutil.copytree(tiny_encoder, broken)
     weights = load_file(broken / "model.safetensors")
     weights["embeddings.LayerNorm.weight"] *= float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
 
     with pytest.raises(UserError, match=message):
-        project.run(*UP_TO_MODELING, encoder=str(broken), training={"head_start": head_start})
-    assert not (project.folder / "data/06_models").exists()
+        fine_tune(encoder=broken, head_start=head_start)
 
 
-def test_the_reference_environment_says_that_its_figures_flatter(project):
-    project.run(env="reference", subset={"validation_rows": 20, "test_rows": 20})
+def test_the_reference_environment_logs_short_epochs_and_says_that_its_figures_flatter(project):
+    project.run(env="reference", training={"epochs": 2, "logging_steps": 100})
 
+    assert list(project.load("history")["step"]) == [0, 5, 5, 10, 10]  # a step is two batches there
+    assert project.load("diagnosis")["findings"]
     assert project.load("metrics")["selected_on_test"]
     assert "flatter the classifier" in project.load("summary")
 
@@ -292,16 +204,5 @@ def test_a_folder_in_the_hubs_layout_keeps_its_test_side(project, corpus):
     coded[:120].to_parquet(folder / "train-00000-of-00001.parquet", index=False)
     coded[120:].to_parquet(folder / "test-00000-of-00001.parquet", index=False)
 
-    project.run(*UP_TO_MODELING, reviews="hub", subset={"train_rows": "all", "test_rows": "all"})
-    assert project.load("metrics")["sizes"] == {"train": 100, "validation": 20, "test": 40}
-
-
-def test_the_installed_command_runs_with_kedros_options(project):
-    done = subprocess.run(
-        [sys.executable, "-m", "review_sentiment", "--pipelines", "data_engineering", "--params",
-         f"reviews=reviews.csv,encoder={project.encoder},tokenize.max_tokens=16,tokenize.scoring_max_tokens=16,subset.train_rows=60,"
-         "subset.validation_rows=20,subset.test_rows=20"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert project.load("tokenized")["train"].num_rows == 60
+    project.run("data_engineering", reviews="hub", subset={"train_rows": "all", "test_rows": "all"})
+    assert project.load("splits").num_rows == {"train": 100, "validation": 20, "test": 40}

@@ -49,7 +49,7 @@ from tests.conftest import ROOT, whole
 
 logger = logging.getLogger(__name__)
 
-FEW, MANY = 40, 1000
+FEW, MANY = 24, 1000
 SECONDS = 10  # that one input may take, on a busy machine
 
 DATA = DataParams(

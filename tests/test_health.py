@@ -13,11 +13,10 @@ from review_sentiment.health import (
     warm_up_never_ended,
 )
 from review_sentiment.params import parse_parameters
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def thresholds(raw):  # noqa: F811
+def thresholds(raw):
     return parse_parameters(raw).diagnosis
 
 

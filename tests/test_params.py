@@ -1,6 +1,7 @@
 import pytest
-import yaml
+from kedro.config import OmegaConfigLoader
 
+from review_sentiment.cli import run
 from review_sentiment.errors import UserError
 from review_sentiment.params import (
     DataParams,
@@ -9,19 +10,11 @@ from review_sentiment.params import (
     ReadinessParams,
     SubsetParams,
     TrainingParams,
+    load_parameters,
     parse_parameters,
 )
+from review_sentiment.settings import CONFIG_LOADER_ARGS
 from tests.conftest import ROOT
-
-
-@pytest.fixture
-def raw() -> dict:
-    """The base environment's parameters, as plain YAML."""
-    merged: dict = {"reviews": "a.csv", "encoder": "minilm", "train_split": "train"}
-    merged |= {**dict.fromkeys(("test_split", "new_reviews", "run")), "resume": False}
-    for file in (ROOT / "conf/base").glob("parameters_*.yml"):
-        merged |= yaml.safe_load(file.read_text("utf-8"))
-    return merged
 
 
 def test_a_name_as_on_the_command_line_is_told_how_yaml_writes_it(raw):
@@ -43,6 +36,34 @@ def test_every_fault_is_told_with_its_path(raw):
         "training.epochs",
         "training.learning_rate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("subset.test_rows", "many", "got 'many'"),
+        ("data.label_names", "good", "at least 2 items"),
+        ("training.precision", "fp8", "got 'fp8'"),
+        ("training.seed", 99999999999, "input should be less than 4294967296, got 99999999999"),
+        ("training.threads", 100000, "got 100000"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_quoted(raw, name, value, words):
+    block, _, key = name.partition(".")
+    raw[block][key] = value
+
+    with pytest.raises(UserError) as error:
+        parse_parameters(raw)
+    assert f"{name}: " in str(error.value)
+    assert words in str(error.value)
+
+
+def test_a_list_for_a_block_is_told():
+    given = run.make_context("run", ["--params=diagnosis=[]"]).params["params"]
+    loader = OmegaConfigLoader(str(ROOT / "conf"), runtime_params=given, **CONFIG_LOADER_ARGS)
+
+    with pytest.raises(UserError, match="has a list where conf/base has a block of names"):
+        load_parameters(loader)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_without_a_classifier_it_says_how_to_make_one(project):
     assert "there is no classifier yet: `kedro run` makes one" in fails("fine")
 
 
+@pytest.mark.slow
 def test_a_terminal_without_input_gets_the_usage():
     code = (
         "import pty, os, sys; parent, child = pty.openpty(); os.dup2(child, 0);"

@@ -1,10 +1,12 @@
 """The report in a real browser, the model card, the terminal, and the texts that they share."""
 
+import copy
 import json
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ from kedro.framework.session import KedroSession
 from rich.console import Console
 
 from review_sentiment.datasets.files import ParquetDataset
+from review_sentiment.datasets.report import ModelCardDataset
 from review_sentiment.headline import figure_text, headline_rows
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.reporting import figures, story
@@ -21,11 +24,16 @@ from review_sentiment.pipelines.reporting.card import model_card, public_name
 from review_sentiment.pipelines.reporting.page import mistake_lists, report_page
 from review_sentiment.pipelines.reporting.summary import escape_markdown, summary_markdown
 from review_sentiment.terminal import show_results
-from tests.conftest import new_project
+from tests.conftest import copy_of
 
 HOSTILE = "<script>document.title='owned'</script> [/i] {{ 7 * 7 }} </script><b>&amp;</b> `x` | y"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium on the PATH: apt-get install chromium")
+_no_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium on the PATH: apt-get install chromium")
+
+
+def needs_browser(test: Callable) -> Callable:
+    """Each look at a page starts a browser, which takes seconds."""
+    return pytest.mark.slow(_no_browser(test))
 
 
 def open_page(page: Path, folder: Path, *flags: str) -> str:
@@ -48,37 +56,48 @@ def requests_of_the_page(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_encoder, corpus):
-    """A project after a whole run; tests that share it only read."""
-    made = new_project(tmp_path_factory.mktemp("finished") / "project", tiny_encoder, corpus)
+def reported(whole_run):
+    """The whole run that all tests share, with what its report was made of; only to be read."""
+    made = copy.copy(whole_run)
+    names = ("evaluation", "diagnosis", "readiness", "metrics", "data_profile")
+    made.results = {name: made.load(name) for name in names}
+    made.history, made.mistakes = made.load("history"), made.load("mistakes")
+    made.ledger, made.run_info = made.load("run_ledger"), made.load("manifest")
+    made.page = made.folder / f"data/08_reporting/report.html/{made.first}/report.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
-        made.version = made.run()
-        names = ("evaluation", "diagnosis", "readiness", "metrics", "data_profile")
-        made.results = {name: made.load(name) for name in names}
-        made.history, made.mistakes = made.load("history"), made.load("mistakes")
-        made.ledger, made.run_info = made.load("run_ledger"), made.load("manifest")
-    made.page = made.folder / f"data/08_reporting/report.html/{made.version}/report.html"
+        yield made
+
+
+@pytest.fixture(scope="module")
+def second_report(whole_run, tmp_path_factory):
+    """The same, and a report on its run, whose model card was gone by then; only to be read."""
+    made = copy_of(whole_run, tmp_path_factory.mktemp("second_report") / "project")
+    made.card = made.folder / f"data/06_models/classifier/{made.first}/classifier/README.md"
+    made.card.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        done = made.command("--pipelines", "reporting", "--params", f"encoder={made.encoder},training.epochs=2")
+    assert done.exit_code == 0, done.output
+    made.second, made.shown = max(made.versions()), done.output
     return made
 
 
-@pytest.fixture
-def reported(finished, monkeypatch):
-    monkeypatch.chdir(finished.folder)
-    return finished
-
-
 @needs_browser
-def test_the_page_draws_every_figure_and_asks_no_network(reported, tmp_path):
-    dom = open_page(reported.page, tmp_path)
-
-    drawn = re.findall(r'<div class="plot js-plotly-plot"[^>]*id="figure-(\w+)"', dom)
-    assert drawn == [
-        "loss", "accuracy", "grad_norm", "learning_rate", "confusion", "slices", "calibration", "roc",
-        "precision_recall",
-    ]  # fmt: skip
-    assert dom.count('class="main-svg"') >= len(drawn)
-    assert requests_of_the_page(tmp_path) == set()
+def test_the_page_draws_every_figure_dark_or_light_and_asks_no_network(reported, tmp_path):
+    colors = {}
+    for scheme in (0, 1):  # dark, light
+        folder = tmp_path / str(scheme)
+        dom = open_page(reported.page, folder, f"--blink-settings=preferredColorScheme={scheme}")
+        drawn = re.findall(r'<div class="plot js-plotly-plot"[^>]*id="figure-(\w+)"', dom)
+        assert drawn == [
+            "loss", "accuracy", "grad_norm", "learning_rate", "confusion", "slices", "calibration", "roc",
+            "precision_recall",
+        ]  # fmt: skip
+        assert dom.count('class="main-svg"') >= len(drawn)
+        assert requests_of_the_page(folder) == set()
+        colors[scheme] = int(re.search(r'class="xtick".*?fill: rgb\((\d+)', dom).group(1))
+    assert colors[0] > 200 > 60 > colors[1]
 
 
 @needs_browser
@@ -112,15 +131,6 @@ def test_hostile_texts_are_shown_as_text(reported, tmp_path):
     assert not re.search(r"<b>&amp;", dom.split("<script")[0])
 
 
-@needs_browser
-def test_the_page_turns_dark_and_so_do_its_figures(reported, tmp_path):
-    colors = {}
-    for scheme in (0, 1):  # dark, light
-        dom = open_page(reported.page, tmp_path / str(scheme), f"--blink-settings=preferredColorScheme={scheme}")
-        colors[scheme] = re.search(r'class="xtick".*?fill: rgb\((\d+)', dom).group(1)
-    assert int(colors[0]) > 200 > 60 > int(colors[1])
-
-
 def test_the_page_is_small_and_names_no_other_source(reported):
     html = reported.page.read_text("utf-8")
 
@@ -151,7 +161,7 @@ def test_kedro_viz_shows_the_verdict_instead_of_the_page(reported):
 
     preview = catalog.get("report").preview()
     assert reported.results["readiness"]["sentence"] in unescape(preview)
-    assert f"report.html/{reported.version}/report.html" in preview
+    assert f"report.html/{reported.first}/report.html" in preview
     assert len(preview) < 2000
     assert catalog.get("model_card").preview().lstrip().startswith("# Sentiment of reviews")
 
@@ -168,7 +178,7 @@ def test_kedro_viz_shows_long_reviews_shortened(reported, tmp_path):
 def test_the_model_card_lies_with_the_classifier_and_the_hub_reads_it(reported):
     from huggingface_hub import ModelCard
 
-    folder = reported.folder / f"data/06_models/classifier/{reported.version}/classifier"
+    folder = reported.folder / f"data/06_models/classifier/{reported.first}/classifier"
     card = ModelCard.load(folder / "README.md")
     accuracy = next(row for row in card.data.eval_results if row.metric_type == "accuracy")
     assert accuracy.metric_value == round(reported.results["evaluation"]["headline"][0]["value"], 4)
@@ -196,25 +206,36 @@ def test_the_model_card_shows_hostile_names_and_runs_nothing(reported):
     assert "<img" not in re.sub(r"`[^`\n]*`", "", text)  # code is shown as it is
 
 
-def test_a_report_on_an_earlier_run_puts_the_card_there(project):
-    run = project.run(training={"epochs": 1})
-    folder = project.folder / "data/06_models/classifier"
-    (folder / run / "classifier/README.md").unlink()
-    project.run("reporting")
-
-    assert [path.name for path in folder.iterdir()] == [run]
-    assert (folder / run / "classifier/README.md").is_file()
-
-    shutil.rmtree(folder / run)
-    project.run("reporting")  # the classifier is gone: no folder is made that would look like one
-    assert list(folder.iterdir()) == []
+def test_a_report_on_an_earlier_run_puts_the_card_there(second_report):
+    assert second_report.card.is_file()
+    folder = second_report.folder / "data/06_models/classifier"
+    assert [path.name for path in folder.iterdir()] == [second_report.first]
 
 
-def test_the_terminal_shows_the_results_of_a_run_that_made_them(project, capsys):
-    run = project.run(training={"epochs": 1})
-    shown = capsys.readouterr().out
+def test_no_card_is_left_where_a_classifier_is_gone(tmp_path):
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    ModelCardDataset(filepath=str(folder)).save({"classifier_run": "2026-01-01T00.00.00.000Z", "text": "x"})
+    assert list(folder.iterdir()) == []  # a folder with a card would look like a classifier
+
+
+def test_a_report_on_an_earlier_run_knows_which_and_how_it_was_made(reported, second_report):
+    assert (reported.run_info["classifier_run"], reported.run_info["classifier_from"]) == (reported.first, None)
+    assert reported.run_info["command_parameters"]["training.epochs"] == 6
+
+    manifest, first = second_report.load("manifest"), second_report.first
+    assert (manifest["run"], manifest["classifier_run"]) == (second_report.second, first)
+    assert manifest["pipelines"] == ["reporting"]
+    assert manifest["versions_read"]["metrics"] == first
+    assert manifest["classifier_from"]["parameters"]["training"]["epochs"] == 6
+    assert manifest["parameters"]["training"]["epochs"] == 2
+
+
+def test_the_terminal_shows_the_results_of_a_run_that_made_them(second_report, project, capsys):
+    shown = second_report.shown
     assert "95 % interval" in shown
-    assert shown.replace("\n", "").endswith(f"Report: data/08_reporting/report.html/{run}/report.html")
+    place = f"data/08_reporting/report.html/{second_report.second}/report.html"
+    assert shown.replace("\n", "").endswith(f"Report: {place}")
 
     project.run("data_engineering")
     assert "95 % interval" not in capsys.readouterr().out
@@ -336,16 +357,6 @@ def test_titles_say_the_finding():
     title = figures.slice_title({"headline": [accuracy], "slices": [few, row]})
     assert title == "Clearly weaker than the whole (90.0%): style plain, 70.0% of 50"
     assert "No part" in figures.slice_title({"headline": [accuracy], "slices": [{**row, "high": 0.95}]})
-
-
-def test_every_figure_has_one_look(reported):
-    for name in ("training_curves", "confusion_matrix", "calibration_curve", "roc_curve", "precision_recall_curve",
-                 "slice_accuracy", "runs_over_time"):  # fmt: skip
-        layout = reported.load(name).layout
-        assert layout.title.text, name
-        assert layout.paper_bgcolor is None, name
-        assert layout.template.layout.paper_bgcolor == "rgba(0,0,0,0)", name
-        assert not [axis for axis in layout if axis == "legend" and layout[axis].orientation], name
 
 
 def test_paths_of_this_machine_stay_here():

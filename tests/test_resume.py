@@ -62,35 +62,38 @@ def checkpoints(project) -> dict[str, list[int]]:
     return found
 
 
-def test_a_killed_training_ends_as_if_it_had_not_been(project, crash, caplog):
-    whole = project.run(*UP_TO_MODELING, training=TRAINING)
-    assert checkpoints(project) == {}
+def test_a_killed_training_ends_as_if_it_had_not_been(finished, crash, caplog):
+    whole = finished.run("modeling", training=TRAINING)
+    assert checkpoints(finished) == {}
 
     killed = []
     for number, resume in ((8, False), (20, True)):  # after the first epoch, and in the last
         crash(number)
         with pytest.raises(RuntimeError, match="killed"):
-            project.run(*UP_TO_MODELING, training=TRAINING, resume=resume)
-        killed.append(project.load("manifest")["run"])
-    assert checkpoints(project) == {killed[0]: [3, 4], killed[1]: [13, 14]}
+            finished.run("modeling", training=TRAINING, resume=resume)
+        killed.append(finished.load("manifest")["run"])
+    assert checkpoints(finished) == {killed[0]: [3, 4], killed[1]: [13, 14]}
 
     crash(None)
     with pytest.raises(UserError) as error:
-        project.run(*UP_TO_MODELING, training={**TRAINING, "learning_rate": 2e-3}, subset={"seed": 7}, resume=killed[1])
+        finished.run(
+            *UP_TO_MODELING, training={**TRAINING, "learning_rate": 2e-3}, subset={"seed": 7}, resume=killed[1]
+        )
     assert "training.learning_rate was 0.01, and is 0.002\n  - train rows was" in str(error.value)
 
-    tensors = project.folder / f"data/06_models/checkpoints/{killed[1]}/step-000000014/tensors.safetensors"
+    tensors = finished.folder / f"data/06_models/checkpoints/{killed[1]}/step-000000014/tensors.safetensors"
     content = bytearray(tensors.read_bytes())
     content[-1] ^= 1
     tensors.write_bytes(content)
-    resumed = project.run(*UP_TO_MODELING, training=TRAINING, resume=True)
+    # Data engineering too, as by the same command: the refused run has left other splits.
+    resumed = finished.run(*UP_TO_MODELING, training=TRAINING, resume=True)
 
     assert f"{tensors.parent} is damaged" in caplog.text
-    assert_same(project, whole, resumed)
-    history = project.load("history", resumed)
+    assert_same(finished, whole, resumed)
+    history = finished.load("history", resumed)
     assert set(history["resumed"]) == {f"at step 4 of run {killed[0]}, at step 13 of run {killed[1]}"}
-    assert project.load("manifest")["resumed"] == [{"run": killed[0], "step": 4}, {"run": killed[1], "step": 13}]
-    assert checkpoints(project) == {}
+    assert finished.load("manifest")["resumed"] == [{"run": killed[0], "step": 4}, {"run": killed[1], "step": 13}]
+    assert checkpoints(finished) == {}
 
 
 @pytest.mark.slow
@@ -204,10 +207,9 @@ def test_an_interrupted_run_says_how_to_go_on(project, number, code, name):
     assert not (project.folder / "data/06_models/classifier").exists()
 
 
-def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(project, caplog):
-    (project.folder / "data/06_models").mkdir(parents=True)
-    (project.folder / "data/06_models/checkpoints").write_text("in the way")
-    project.run(*UP_TO_MODELING, training={"epochs": 1, "checkpoint_minutes": 0})
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(finished, caplog):
+    (finished.folder / "data/06_models/checkpoints").write_text("in the way")
+    finished.run("modeling", training={"epochs": 1, "checkpoint_minutes": 0})
 
     assert "No checkpoint could be written: " in caplog.text
-    assert project.load("metrics")["steps"] == 10
+    assert finished.load("metrics")["steps"] == 10

@@ -1,12 +1,12 @@
 """`kedro runs show`, `label`, `rerun` and `clean`, over real tiny runs."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 
 from review_sentiment.catalog import files_of
@@ -14,8 +14,8 @@ from review_sentiment.cli import cli
 from review_sentiment.commands.rerun import same_predictions
 from review_sentiment.errors import UserError
 from review_sentiment.runs.manifest import flatten
-from review_sentiment.runs.unchanged import without_repetition
-from tests.conftest import TINY, make_corpus, new_project
+from review_sentiment.runs.unchanged import _SHAPES_TRAINING, without_repetition
+from tests.conftest import TINY, copy_of, make_corpus, new_project
 
 KILLED = "2026-01-01T00.00.00.000Z"
 
@@ -47,10 +47,10 @@ def made(tmp_path_factory, tiny_encoder, corpus):
 
 @pytest.fixture
 def copy(made, tmp_path, monkeypatch):
-    """The same project in a folder of its own, to delete in."""
-    shutil.copytree(made.folder, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
+    """The same project in a folder of its own, to run and delete in."""
+    project = copy_of(made, tmp_path / "copy")
+    monkeypatch.chdir(project.folder)
+    return project
 
 
 def files():
@@ -221,7 +221,7 @@ def test_an_interrupted_clean_is_finished_by_the_next(made, copy, monkeypatch):
 
 
 def test_the_best_are_counted_for_each_set_of_reviews(made, copy):
-    ledger = copy / "data/08_reporting/run_ledger"
+    ledger = copy.folder / "data/08_reporting/run_ledger"
     row = pd.read_parquet(next(ledger.glob(f"{made.bad}-*")))
     row.assign(data_fingerprint="other").to_parquet(next(ledger.glob(f"{made.bad}-*")))
     shown = call("clean", "--keep-best", "1")
@@ -229,13 +229,18 @@ def test_the_best_are_counted_for_each_set_of_reviews(made, copy):
     assert f"{made.bad}  one of the 1 best" in shown
 
 
-def test_the_manifest_names_options_that_leave_out_nodes(made, copy):
-    with KedroSession.create(runtime_params={"encoder": str(made.encoder)}) as session:
-        session.run(pipeline_names=["reporting"], to_nodes=["evaluate"], load_versions={"metrics": made.bad})
-    manifest = json.loads(files().path("manifest", session.session_id).read_text("utf-8"))
-    assert manifest["selection"] == {"to_nodes": ["evaluate"]}
-    assert manifest["versions_read"]["splits"] == made.bad
-    assert "--pipelines reporting --to-nodes evaluate" in call("show", session.session_id)
+def test_load_versions_brings_a_run_back_and_the_manifest_names_what_left_out_nodes(copy):
+    with pytest.raises(UserError, match="metrics and predictions are of two runs"):
+        copy.run("reporting", load_versions={"metrics": copy.good, "predictions": copy.bad})
+
+    run = copy.run("reporting", to_nodes=("summarize",), load_versions={"metrics": copy.good})
+    manifest = copy.load("manifest", run)
+    assert manifest["selection"] == {"to_nodes": ["summarize"]}
+    assert manifest["versions_read"]["splits"] == copy.good
+    good, bad = (copy.load("metrics", of)["classifier"]["accuracy"] for of in (copy.good, copy.bad))
+    assert good > bad
+    assert f"Test accuracy {good:.1%}" in copy.load("summary", run)
+    assert "--pipelines reporting --to-nodes summarize" in call("show", run)
 
 
 def tiny_params(made, **changes: object) -> str:
@@ -269,13 +274,20 @@ def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
     assert files().story(runs[-1])["pipelines"] == ["reporting"]
     assert files().reads(runs[-1])["metrics"] == made.good
 
-    nothing = made.command("--pipelines", "modeling,data_engineering", "--params", tiny_params(made))
+    bad = tiny_params(made, **{"training.learning_rate": 1e-7, "training.epochs": 1})
+    nothing = made.command("--pipelines", "modeling,data_engineering", "--params", bad)
     assert "data engineering and training are skipped. `kedro run --force`" in nothing.output
     assert files().runs() == runs
 
-    forced = made.command("--force", "--pipelines", "modeling,data_engineering", "--params", tiny_params(made))
+    forced = made.command("--force", "--pipelines", "modeling,data_engineering", "--params", bad)
     assert forced.exit_code == 0, forced.output
     assert files().has("classifier", files().runs()[-1])
+
+
+def test_every_block_that_data_engineering_or_modeling_reads_shapes_training():
+    inputs = pipelines["data_engineering"].inputs() | pipelines["modeling"].inputs()
+    blocks = {name.removeprefix("params:") for name in inputs if name.startswith("params:")}
+    assert blocks - {*_SHAPES_TRAINING} == {"diagnosis"}  # which only decides what is told while it trains
 
 
 def test_whatever_shapes_training_lets_it_train(made, copy):
@@ -286,8 +298,6 @@ def test_whatever_shapes_training_lets_it_train(made, copy):
     assert not trains({})
     assert not trains({"report.sure": 0.9, "readiness.enforce": "true"})
     assert trains({"training.epochs": 5})
-    assert trains({"data.empty_texts": "drop"})
-    assert trains({"baseline.ngram_max": 1})
     assert trains({"run": made.good})
     assert trains({}, to_nodes=["tokenize"])
     assert trains({}, pipelines=["modeling", "reporting"])

@@ -20,14 +20,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import schemathesis
 from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from kedro.io import DatasetError
-from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
-from websockets.sync.client import connect
 
 from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.cli import cli
@@ -78,6 +74,12 @@ def serving(trained, scorer=None, log=None, **limits):
 @pytest.fixture(scope="module")
 def client(trained):
     with serving(trained) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def strict_client(trained):
+    with serving(trained, max_texts=3, max_characters=10) as made:
         yield made
 
 
@@ -178,9 +180,8 @@ def test_it_says_what_answers_and_counts(trained):
         (b'{"text": "&nbsp;"}', "text: nothing to read"),
     ],
 )
-def test_a_bad_body_is_422_and_says_why(trained, content, message):
-    with serving(trained, max_texts=3, max_characters=10) as client:
-        response = client.post("/predict", content=content, headers={"Content-Type": "application/json"})
+def test_a_bad_body_is_422_and_says_why(strict_client, content, message):
+    response = strict_client.post("/predict", content=content, headers={"Content-Type": "application/json"})
 
     assert response.status_code == 422
     assert list(response.json()) == ["detail"]
@@ -350,7 +351,7 @@ def test_a_log_grows_by_whole_files_and_holds_texts_only_if_asked(trained, tmp_p
     late.add(other.score(["superb"]))
     late.flush()
     assert dataset.load().schema.metadata == {b"classifier_run": b"2999"}
-    assert len(dataset.load()) == 1
+    assert dataset.load().rows == 1
 
     def full(_table):
         raise OSError("no space left on device")
@@ -402,6 +403,10 @@ def test_a_queue_that_never_takes_a_full_request_is_refused(trained):
 
 
 def test_what_is_made_from_its_openapi_gets_a_documented_answer(trained):
+    import schemathesis
+    from schemathesis import GenerationMode
+    from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
     schema = schemathesis.openapi.from_asgi("/openapi.json", build_app(trained.scorer, trained.on_test, trained.limits))
     seen = Counter()
 
@@ -416,18 +421,20 @@ def test_what_is_made_from_its_openapi_gets_a_documented_answer(trained):
 
     for operation in (found.ok() for found in schema.get_all_operations()):
         for mode in GenerationMode:
-            examples = 50 if operation.method == "post" else 5
+            examples = 25 if operation.method == "post" else 5
             quick = settings(max_examples=examples, database=None, derandomize=True, deadline=None,
                              phases=[Phase.generate], suppress_health_check=list(HealthCheck))  # fmt: skip
             with suppress(Unsatisfiable):  # nothing can be wrong with a request that takes no parameters
                 quick(given(operation.as_strategy(mode))(check))()
-    assert seen[True, 200] > 30 < seen[False, 422]
+    assert seen[True, 200] > 15 < seen[False, 422]
     assert set(seen) <= {(True, 200), (True, 422), (False, 413), (False, 422)}
 
 
 @contextmanager
 def browsing(folder, url):
     """A page in a headless Chromium, reached by its DevTools protocol."""
+    from websockets.sync.client import connect
+
     flags = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",

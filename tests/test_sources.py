@@ -9,6 +9,8 @@ from review_sentiment.datasets import sources
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.errors import UserError
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.data_engineering import nodes
 from tests.conftest import make_corpus, whole
 
 
@@ -25,20 +27,21 @@ def store():
 
 
 def write_parts(corpus: pd.DataFrame, folder: str, store: fsspec.AbstractFileSystem) -> None:
-    """The corpus in three files of three kinds, beside one that holds no reviews."""
+    """The corpus in four files of four kinds, beside one that holds no reviews."""
     store.pipe(f"{folder}/a.csv", corpus[:60].to_csv(index=False).encode())
     store.pipe(f"{folder}/b.jsonl", corpus[60:100].to_json(orient="records", lines=True).encode())
-    store.pipe(f"{folder}/c.parquet", corpus[100:].to_parquet(index=False))
+    store.pipe(f"{folder}/c.parquet", corpus[100:130].to_parquet(index=False))
+    store.pipe(f"{folder}/d.tsv", corpus[130:].to_csv(index=False, sep="\t").encode())
     store.pipe(f"{folder}/README.md", b"Parts.")
 
 
-def test_a_run_reads_many_files_as_one_table(project, corpus, store):
-    project.run("data_engineering")
-    expected = whole(project.load("reviews_checked"))
+def test_a_run_reads_many_files_as_one_table(project, whole_run, corpus):
+    expected = whole(whole_run.load("reviews_checked"))
     write_parts(corpus, str(project.folder / "parts"), fsspec.filesystem("file", auto_mkdir=True))
 
-    project.run("data_engineering", reviews="parts/[abc].*")
+    project.run("data_engineering", reviews="parts/[abcd].*")
     pd.testing.assert_frame_equal(whole(project.load("reviews_checked")), expected)
+    assert list(expected) == ["row_id", "text", "label", "label_id", "side", "source_row", "style"]
     splits, tokens = project.load("splits"), project.load("tokenized")
     for name in splits:
         assert splits[name]["row_id"][:] == tokens[name]["row_id"][:]
@@ -47,10 +50,10 @@ def test_a_run_reads_many_files_as_one_table(project, corpus, store):
 def test_a_store_is_read_by_its_address(corpus, store):
     write_parts(corpus, "/bucket/parts", store)
 
-    for source in ("memory://bucket/parts", "memory://bucket/parts/[abc].*"):
+    for source in ("memory://bucket/parts", "memory://bucket/parts/[abcd].*"):
         pd.testing.assert_frame_equal(read(source), corpus, check_dtype=False)
     new = NewReviewsDataset(source="memory://bucket/parts/c.parquet").load()
-    assert whole(new)["text"].tolist() == corpus["text"][100:].tolist()
+    assert whole(new)["text"].tolist() == corpus["text"][100:130].tolist()
     assert ReviewsDataset(source="memory://bucket", train_split="train", test_split=None).content_sha256() is None
 
 
@@ -82,15 +85,17 @@ def test_what_cannot_be_read_is_told(source, message, store):
         NewReviewsDataset(source=source).load()
 
 
-def test_a_fault_in_one_of_many_files_is_named_with_the_file(project):
-    (project.folder / "parts").mkdir()
+def test_a_fault_in_one_of_many_files_is_named_with_the_file(tmp_path, raw, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts").mkdir()
     for name in ("a", "b", "c"):
         table = make_corpus(20, seed=ord(name))
         table.loc[table.index[3:], "label"] = "maybe" if name == "b" else "positive"
-        table.to_csv(project.folder / f"parts/{name}.csv", index=False)
+        table.to_csv(f"parts/{name}.csv", index=False)
+    reviews = ReviewsDataset(source="parts/*.csv", train_split="train", test_split=None).load()
 
     with pytest.raises(UserError, match=r"17 of 60 labels name no class \(rows 4 of parts/b.csv, 5 of parts/b.csv,"):
-        project.run("data_engineering", reviews="parts/*.csv")
+        nodes.check_reviews(reviews, parse_parameters(raw).data)
 
 
 def test_a_column_has_one_type_whatever_the_chunks(tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.pipelines.modeling.adversarial import WordAttack
-from tests.conftest import UP_TO_MODELING
 from tests.model.test_first_token import CONFIGS
+
+UNTIMED = ["split", "step", "loss", "grad_norm", "learning_rate", "accuracy", "f1"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -41,25 +42,22 @@ def test_the_moved_words_have_a_higher_loss(name, frozen):
     assert (words.weight.grad is None) == frozen
 
 
-def test_early_epochs_learn_from_both_readings_of_a_batch(project, caplog):
+def test_early_epochs_learn_from_both_readings_of_a_batch(fine_tune, caplog):
     """A move that no float can tell makes both readings the same, and their mean what one reading gives."""
-    untimed = ["split", "step", "loss", "grad_norm", "learning_rate", "accuracy", "f1"]
-    changes = {"epochs": 3, "accumulation_steps": 2, "logging_steps": 1}
+    caplog.set_level("INFO")
     histories = {}
     for distance in (None, 1e-30, 0.5):
-        run = project.run(*UP_TO_MODELING, training={**changes, "adversarial_distance": distance})
-        history = project.load("history", run)
-        histories[distance] = history.loc[history["split"] != "forecast", untimed].reset_index(drop=True)
+        _, history = fine_tune(epochs=3, accumulation_steps=2, logging_steps=1, adversarial_distance=distance)
+        histories[distance] = history[UNTIMED]
         assert ("each batch is read twice" in caplog.text) == (distance is not None)
         caplog.clear()
     pd.testing.assert_frame_equal(histories[None], histories[1e-30])
     assert not histories[None]["loss"].equals(histories[0.5]["loss"])
 
 
-def test_one_epoch_is_the_last_and_not_attacked(project):
-    runs = [
-        project.run(*UP_TO_MODELING, training={"epochs": 1, "adversarial_distance": distance})
-        for distance in (None, 0.5)
-    ]
-    first, second = (project.load("predictions", run) for run in runs)
-    pd.testing.assert_frame_equal(first, second)
+def test_one_epoch_is_the_last_and_not_attacked(fine_tune):
+    (usual, history), (attacked, other) = (
+        fine_tune(epochs=1, adversarial_distance=distance) for distance in (None, 0.5)
+    )
+    pd.testing.assert_frame_equal(history[UNTIMED], other[UNTIMED])
+    torch.testing.assert_close(attacked.model.state_dict(), usual.model.state_dict(), rtol=0, atol=0)

@@ -6,8 +6,6 @@ from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.batches import LengthBatches, ReadLength
 from review_sentiment.pipelines.modeling.trainer import ReviewTrainer
-from tests.conftest import UP_TO_MODELING
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 def test_each_row_once_in_even_batches_of_random_order():
@@ -40,7 +38,7 @@ def test_batches_are_even_in_what_an_epoch_reads():
 
 
 @pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
-def test_a_review_is_cut_as_if_it_had_been_tokenized_so(raw, truncation):  # noqa: F811
+def test_a_review_is_cut_as_if_it_had_been_tokenized_so(raw, truncation):
     tokenizer = TokenizerDataset(encoder="minilm").load()
     params = parse_parameters({**raw, "tokenize": {**raw["tokenize"], "max_tokens": 40, "truncation": truncation}})
     text = " ".join(map(str, range(100)))
@@ -51,7 +49,18 @@ def test_a_review_is_cut_as_if_it_had_been_tokenized_so(raw, truncation):  # noq
         assert reading.cut(long, reading.early) == short.tolist()
 
 
-def test_only_the_last_epoch_reads_whole_reviews(project, monkeypatch, caplog):
+def test_batches_come_in_another_order_each_epoch(fine_tune, monkeypatch):
+    orders = []
+    draw = LengthBatches.__iter__
+    monkeypatch.setattr(LengthBatches, "__iter__", lambda self: iter(orders.append(list(draw(self))) or orders[-1]))
+
+    fine_tune(epochs=3)
+    preview, *epochs = map(tuple, orders)
+    assert preview == epochs[0]
+    assert len(set(epochs)) == len(epochs) == 3
+
+
+def test_only_the_last_epoch_reads_whole_reviews(fine_tune, monkeypatch, caplog):
     read, step = [], ReviewTrainer.training_step
 
     def look(trainer, model, inputs, *args, **kwargs):
@@ -61,7 +70,7 @@ def test_only_the_last_epoch_reads_whole_reviews(project, monkeypatch, caplog):
     monkeypatch.setattr(ReviewTrainer, "training_step", look)
     for group_by_length in (True, False):
         read.clear()
-        project.run(*UP_TO_MODELING, training={"early_max_tokens": 12, "group_by_length": group_by_length})
+        fine_tune(early_max_tokens=12, group_by_length=group_by_length)
         steps = 1 + max(at for at, _ in read)
         early = {length for at, length in read if at < steps * 5 / 6}
         assert (early, {length for at, length in read} - early) == ({12}, {18})

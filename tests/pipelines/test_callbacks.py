@@ -3,10 +3,9 @@ from transformers import TrainerControl, TrainerState
 
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.callbacks import WeightAverage
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
-def test_the_average_forgets_old_weights_at_its_rate_and_hands_the_models_own_back(raw):  # noqa: F811
+def test_the_average_forgets_old_weights_at_its_rate_and_hands_the_models_own_back(raw):
     training = parse_parameters(raw).training.model_copy(update={"average_decay": 0.5})
     average = WeightAverage(training)
     model = torch.nn.Linear(1, 1)

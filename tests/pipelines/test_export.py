@@ -2,23 +2,25 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
-import onnx
-import pandas as pd
 import pytest
 import torch
-from onnx import numpy_helper
 from transformers import AutoModelForSequenceClassification
 
+from review_sentiment.catalog import open_context, open_scorer
+from review_sentiment.datasets.exported import ExportedClassifierDataset
 from review_sentiment.errors import UserError
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import ExportParams, InferenceParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
 from review_sentiment.scoring.exported import onnx_session
+from review_sentiment.scoring.scorer import Scorer, build_scorer
+from tests.conftest import whole
 from tests.model.test_first_token import CONFIGS
 
 MODEL_INPUTS = ("input_ids", "attention_mask")
@@ -27,8 +29,16 @@ MODEL_INPUTS = ("input_ids", "attention_mask")
 @pytest.fixture(scope="module")
 def exported(trained):
     """The project with one run, exported."""
-    trained.export = trained.run("export")
+    version = trained.run("export")
+    trained.export_folder = trained.folder / f"data/06_models/exported_classifier/{version}/exported_classifier"
     return trained
+
+
+def scorer_of(project, run: str, engine: str) -> Scorer:
+    """What would score with a run's classifier, where this engine is asked for."""
+    classifier, check = project.load("classifier", run), project.load("reload_check", run)
+    inference = InferenceParams(max_error=0.1, batch_size=8, engine=engine, workers=1)
+    return build_scorer(classifier, check, project.load("exported_classifier"), run, inference)
 
 
 def all_rows(project) -> list[np.ndarray]:
@@ -54,6 +64,7 @@ def test_both_models_give_the_logits_of_pytorch_for_any_batch(exported):
     assert 0 < np.abs(int8 - logits).max() < 0.1 * np.ptp(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["distilbert", "modernbert"])
 def test_encoders_of_other_kinds_export_too(exported, kind):
     torch.manual_seed(0)
@@ -70,7 +81,9 @@ def test_encoders_of_other_kinds_export_too(exported, kind):
 
 
 def test_the_folder_says_what_it_was_made_from(exported):
-    folder = exported.folder / f"data/06_models/exported_classifier/{exported.export}/exported_classifier"
+    import onnx
+
+    folder = exported.export_folder
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx", "model_int8.onnx", "tokenizer.json", "review_sentiment.json",
     }  # fmt: skip
@@ -110,31 +123,37 @@ def test_the_report_compares_each_engine_with_pytorch_on_the_test_rows(exported)
     assert f"Fastest here: {fastest}." in report["sentence"]
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnx", "onnx_int8", "auto"])
-def test_inference_by_any_engine_gives_the_same_labels(exported, engine, caplog):
+@pytest.mark.parametrize("engine", ["onnx", "onnx_int8"])
+def test_scoring_by_either_model_gives_the_labels_that_were_evaluated(exported, engine):
+    scorer = scorer_of(exported, exported.first, engine)
+
+    scores = scorer.score(list(exported.load("splits")["test"]["text"]))
+
+    assert scorer.engine == engine
+    predictions = exported.load("predictions")
+    assert [scorer.label_names[label_id] for label_id in scores.label_id] == list(predictions["predicted"])
+    np.testing.assert_allclose(scores.proba[:, 1], predictions["proba_positive"], atol=0.05)
+
+
+def test_inference_is_computed_by_the_fastest_engine(exported, caplog):
     test = exported.load("splits")["test"].to_pandas()
     test[["text"]].to_csv("new.csv", index=False)
 
     with caplog.at_level("INFO"):
-        exported.run("inference", new_reviews="new.csv", inference={"engine": engine})
+        exported.run("inference", new_reviews="new.csv")
 
-    used = exported.load("exported_classifier").fastest if engine == "auto" else engine
-    assert f"Scoring with the classifier of run {exported.first}, computed by {used}" in caplog.messages
-    table = pd.concat(exported.load("scored_reviews").chunks(), ignore_index=True)
-    predictions = exported.load("predictions")
-    assert list(table["predicted"]) == list(predictions["predicted"])
-    np.testing.assert_allclose(table["proba_positive"], predictions["proba_positive"], atol=0.05)
+    fastest = exported.load("exported_classifier").fastest
+    assert f"Scoring with the classifier of run {exported.first}, computed by {fastest}" in caplog.messages
+    assert list(whole(exported.load("scored_reviews"))["predicted"]) == list(exported.load("predictions")["predicted"])
 
 
-def test_a_run_that_was_not_exported_is_computed_by_torch_or_says_so(exported, caplog):
+def test_a_run_that_was_not_exported_is_computed_by_torch_or_says_so(exported):
     second = exported.run("data_engineering", "modeling", training={"epochs": 1, "seed": 1}, subset={"seed": 1})
 
-    with caplog.at_level("INFO"):
-        exported.run("inference", new_reviews="reviews.csv")
-    assert f"Scoring with the classifier of run {second}, computed by torch" in caplog.messages
+    newest = open_scorer(open_context(), None)
+    assert (newest.run, newest.engine) == (second, "torch")
     with pytest.raises(UserError, match=f'newest export is not of run {second}: .* --params "run={second}", or'):
-        exported.run("inference", new_reviews="reviews.csv", inference={"engine": "onnx"})
-
+        scorer_of(exported, second, "onnx")
     with pytest.raises(UserError, match=r"not of the test rows that run .* --load-versions tokenized:VERSION"):
         exported.run("export", run=exported.first, load_versions={"tokenized": second})
 
@@ -151,7 +170,7 @@ def test_an_int8_answer_does_not_hang_on_the_others_in_its_batch(exported):
 
 def products_model(channels: list[float], weight: np.ndarray) -> bytes:
     """An ONNX model that multiplies ids by channels, and these states and 100 times as much with a weight."""
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     ids = [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "T"]) for name in MODEL_INPUTS]
     names = ("product", "product_of_large")
@@ -194,6 +213,9 @@ def test_weights_near_the_identity_are_not_rounded():
 
 def clip_weights(model: bytes) -> bytes:
     """Clip all weights of an ONNX model to a hundredth of their range."""
+    import onnx
+    from onnx import numpy_helper
+
     loaded = onnx.load_from_string(model)
     for weight in loaded.graph.initializer:
         values = numpy_helper.to_array(weight)
@@ -231,13 +253,12 @@ def test_the_gate_goes_by_its_bounds(exported):
     predictions.loc[row, "predicted"] = other[predictions.loc[row, "predicted"]]
     tokens = exported.load("tokenized", version=exported.first)
     classifier = exported.load("classifier", version=exported.first)
+    engines = gate.measure_engines(candidate, classifier, tokens["test"], predictions, batch_size=8)
 
-    inference = InferenceParams(max_error=0.1, batch_size=8, engine="auto", workers=1)
+    def judge(**bounds):
+        return gate.judge_export(engines, candidate, len(predictions), ExportParams(**bounds))
 
-    def measure(**bounds):
-        return nodes.measure_export(candidate, classifier, tokens, predictions, ExportParams(**bounds), inference)
-
-    strict = measure(max_accuracy_drop=0, max_disagreement=0.04)
+    strict = judge(max_accuracy_drop=0, max_disagreement=0.04)
     assert strict["engines"]["onnx"]["agreement"] == 0.95
     assert strict["engines"]["onnx"]["accuracy_change"] == pytest.approx(0.05)
     low, high = strict["engines"]["onnx"]["accuracy_change_interval"]
@@ -247,24 +268,22 @@ def test_the_gate_goes_by_its_bounds(exported):
     )
     with pytest.raises(UserError, match="max_disagreement allows 4"):
         nodes.approve_export(candidate, strict)
-    loose = measure(max_accuracy_drop=0, max_disagreement=0.05)  # 1 - 0.95 > 0.05 in floats
+    loose = judge(max_accuracy_drop=0, max_disagreement=0.05)  # 1 - 0.95 > 0.05 in floats
     assert loose["passed"]
     assert nodes.approve_export(replace(candidate, fastest="torch"), loose).fastest == loose["fastest"]
 
 
-def test_a_model_that_was_changed_after_the_gate_is_not_used(exported):
-    models = exported.load("exported_classifier").models
-    before = models["onnx_int8"].read_bytes()
-    models["onnx_int8"].write_bytes(clip_weights(models["onnx"].read_bytes()))
-    try:
-        with pytest.raises(UserError, match=r"the model onnx_int8 in .* is not the one that was"):
-            exported.run("inference", new_reviews="reviews.csv", run=exported.first, inference={"engine": "onnx_int8"})
-        exported.run("inference", new_reviews="reviews.csv", run=exported.first, inference={"engine": "onnx"})
-    finally:
-        models["onnx_int8"].write_bytes(before)
+def test_a_model_that_was_changed_after_the_gate_is_not_used(exported, tmp_path):
+    folder = shutil.copytree(exported.export_folder, tmp_path / "copy")
+    (folder / "model_int8.onnx").write_bytes(clip_weights((folder / "model.onnx").read_bytes()))
+    loaded = ExportedClassifierDataset(filepath=str(folder)).load()
+
+    with pytest.raises(UserError, match=r"the model onnx_int8 in .* is not the one that was"):
+        loaded.forward("onnx_int8", 8)
+    assert loaded.forward("onnx", 8)(all_rows(exported)[:3]).shape == (3, 2)
 
 
-def test_without_the_extra_it_says_what_to_install(exported, monkeypatch, caplog):
+def test_without_the_extra_it_says_what_to_install(exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
     with pytest.raises(UserError, match=r'needs onnxruntime, not installed here: pip install -e "\.\[onnx\]'):
@@ -272,12 +291,11 @@ def test_without_the_extra_it_says_what_to_install(exported, monkeypatch, caplog
     with pytest.raises(
         UserError, match=r'pip install -e "\.\[onnx\]" in the project folder, or score with inference.engine=torc'
     ):
-        exported.run("inference", new_reviews="reviews.csv", run=exported.first, inference={"engine": "onnx"})
-    with caplog.at_level("INFO"):
-        exported.run("inference", new_reviews="reviews.csv", run=exported.first)
-    assert f"Scoring with the classifier of run {exported.first}, computed by torch" in caplog.messages
+        scorer_of(exported, exported.first, "onnx")
+    assert scorer_of(exported, exported.first, "auto").engine == "torch"
 
 
+@pytest.mark.slow
 def test_scoring_needs_no_torch(exported):
     script = (
         "import json, sys; from review_sentiment.datasets.exported import ExportedClassifierDataset;"
@@ -286,8 +304,8 @@ def test_scoring_needs_no_torch(exported):
         "logits = loaded.forward('onnx_int8', 8)([ids]);"
         "print(json.dumps([logits.shape, sorted({name.split('.')[0] for name in sys.modules})]))"
     )
-    folder = exported.folder / f"data/06_models/exported_classifier/{exported.export}/exported_classifier"
-    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=100)
+    command = [sys.executable, "-c", script, str(exported.export_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     shape, modules = json.loads(done.stdout)
     assert shape == [1, 2]

@@ -13,13 +13,30 @@ import pytest
 from kedro.io import DatasetError
 from safetensors.torch import load_file, save_file
 
+from review_sentiment.catalog import open_context, open_scorer
+from review_sentiment.chunks import ChunkedTable
+from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.errors import UserError
-from tests.conftest import make_corpus
+from review_sentiment.params import parse_parameters
+from review_sentiment.pipelines.inference.scoring import score_table, summarize
+from review_sentiment.scoring.scorer import Scorer, build_scorer
+from tests.conftest import make_corpus, whole
 
 
 def scored(project, source, **params) -> pd.DataFrame:
+    """What a run makes of a file."""
     project.run("inference", new_reviews=str(source), **params)
-    return pd.concat(project.load("scored_reviews").chunks(), ignore_index=True)
+    return whole(project.load("scored_reviews"))
+
+
+@pytest.fixture(scope="module")
+def scorer(trained) -> Scorer:
+    return open_scorer(open_context(), trained.first)
+
+
+def score(source: str | None, scorer: Scorer) -> ChunkedTable:
+    """The same without a run."""
+    return score_table(NewReviewsDataset(source=source).load(), "text", scorer, workers=1)
 
 
 def test_a_scored_file_keeps_its_columns_and_agrees_with_the_test_predictions(trained):
@@ -39,7 +56,7 @@ def test_a_scored_file_keeps_its_columns_and_agrees_with_the_test_predictions(tr
     np.testing.assert_allclose(table["seen_share"], predictions["tokens_seen"] / predictions["tokens_total"])
 
 
-def test_every_kind_of_file_gives_the_same_scores(trained):
+def test_every_kind_of_file_gives_the_same_scores(scorer):
     texts = [*make_corpus(6, seed=3)["text"], 'He said: "lovely, <br/>superb"']
     frame = pd.DataFrame({"text": texts, "stars": range(7), "note": [1, "two", None, {"a": 3}, 2.5, True, "x"]})
     frame.drop(columns="note").to_csv("same.csv", index=False)
@@ -50,7 +67,7 @@ def test_every_kind_of_file_gives_the_same_scores(trained):
     with Path("same.txt").open("w") as lines:
         lines.writelines(text + "\n" for text in texts)
 
-    tables = {kind: scored(trained, f"same.{kind}") for kind in ("csv", "tsv", "jsonl", "parquet", "txt")}
+    tables = {kind: whole(score(f"same.{kind}", scorer)) for kind in ("csv", "tsv", "jsonl", "parquet", "txt")}
 
     for table in tables.values():
         np.testing.assert_array_equal(table["proba_positive"], tables["csv"]["proba_positive"])
@@ -58,19 +75,20 @@ def test_every_kind_of_file_gives_the_same_scores(trained):
     assert list(tables["jsonl"]["note"].fillna("-")) == ["1", "two", "-", '{"a": 3}', "2.5", "true", "x"]
 
 
-def test_rows_without_text_are_kept_unscored_and_counted(trained):
+def test_rows_without_text_are_kept_unscored_and_counted(trained, scorer):
     pd.DataFrame({"text": ["superb lovely film", "", "  <br/> ", None]}).to_parquet("gaps.parquet")
 
-    table = scored(trained, "gaps.parquet")
+    rows = score("gaps.parquet", scorer)
+    table = whole(rows)
 
     assert list(table["predicted"].isna()) == [False, True, True, True]
     assert list(table["proba_negative"].isna()) == [False, True, True, True]
     assert list(table["confident"][1:]) == [False] * 3
-    summary = trained.load("scoring_summary")
+    summary = summarize(rows, trained.load("predictions"), scorer)
     assert (summary["rows"], summary["without_text"], sum(summary["predicted"].values())) == (4, 3, 1)
 
 
-def test_confidence_is_chosen_on_validation_and_checked_on_test(trained):
+def test_confidence_is_chosen_on_validation_and_checked_on_test(trained, raw):
     table = scored(trained, "reviews.csv", inference={"max_error": 0.3})
     summary = trained.load("scoring_summary")
 
@@ -79,16 +97,19 @@ def test_confidence_is_chosen_on_validation_and_checked_on_test(trained):
     assert summary["confident"] == table["confident"].mean() > 0
     assert summary["threshold"]["rows"] == 20
     assert summary["test"]["rows"] == 20
-    strict = scored(trained, "reviews.csv", inference={"max_error": 0.01})
-    assert not strict["confident"].any()
-    assert "no threshold keeps the error at 1.0%" in trained.load("scoring_summary")["sentence"]
+    inference = parse_parameters(raw).inference.model_copy(update={"max_error": 0.01})
+    strict = build_scorer(trained.load("classifier"), trained.load("reload_check"), None, trained.first, inference)
+    rows = score("reviews.csv", strict)
+    assert not whole(rows)["confident"].any()
+    sentence = summarize(rows, trained.load("predictions"), strict)["sentence"]
+    assert "no threshold keeps the error at 1.0%" in sentence
 
 
-def test_files_larger_than_a_chunk_come_out_row_for_row(trained, monkeypatch):
+def test_files_larger_than_a_chunk_come_out_row_for_row(trained, scorer, monkeypatch):
     from review_sentiment.datasets import chunks, sources
     from review_sentiment.pipelines.inference import scoring
 
-    whole = scored(trained, "reviews.csv")
+    expected = whole(score("reviews.csv", scorer))
     monkeypatch.setattr(sources, "CHUNK_ROWS", 7)
     monkeypatch.setattr(scoring, "CHUNK_ROWS", 7)
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 9)
@@ -98,15 +119,13 @@ def test_files_larger_than_a_chunk_come_out_row_for_row(trained, monkeypatch):
 
     assert max(map(len, pieces)) == 9
     again = pd.concat(pieces, ignore_index=True)
-    assert list(again["text"]) == list(whole["text"])
-    np.testing.assert_allclose(again["proba_positive"], whole["proba_positive"], atol=1e-5)
+    assert list(again["text"]) == list(expected["text"])
+    np.testing.assert_allclose(again["proba_positive"], expected["proba_positive"], atol=1e-5)
     file = trained.folder / f"data/07_model_output/scored_reviews.parquet/{run}/scored_reviews.parquet"
     assert pq.ParquetFile(file).num_row_groups > 1
 
 
-def test_a_named_run_is_used_and_a_half_finished_one_never(trained, corpus):
-    trained.run("inference", new_reviews="reviews.csv", run=trained.first[:-1])
-    assert trained.load("scoring_summary")["run"] == trained.first
+def test_a_half_finished_run_is_never_used(trained):
     half = trained.folder / "data/06_models/classifier/2999-01-01T00.00.00.000Z"
     shutil.copytree(half.parent / trained.first, half)
 
@@ -142,14 +161,13 @@ def joined() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (None, "", "name the reviews to score"),
+        (None, None, "name the reviews to score"),
         ("missing.csv", None, "there is no file 'missing.csv'"),
         ("empty.csv", "", "empty.csv is empty"),
         ("header.csv", "text\n", "header.csv holds no reviews"),
         ("wrong.csv", "review,stars\nfine,3\n", "no column 'text'; there are review, stars"),
         ("twice.csv", "text,predicted\nfine,3\n", "already has predicted"),
         ("repeated.parquet", joined(), "new_reviews has text more than once"),
-        ("ragged.csv", "text,stars\na,b,c\n", "more fields than the header"),
         ("broken.jsonl", '{"text": "a"}\n{"text": \n', "line 2: not valid JSON"),
         ("number.jsonl", '{"text": 3, "a": 1}\n', "holds int64, not text"),
         ("latin.txt", b"sch\xf6n\n", "line 1: not valid UTF-8"),
@@ -157,13 +175,19 @@ def joined() -> bytes:
         ("fake.parquet", "text\n", "can't be read as parquet"),
     ],
 )
-def test_a_bad_file_is_one_clear_error_and_nothing_is_written(trained, name, content, message):
-    if content is not None and name is not None:
-        path = trained.folder / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    before = set(trained.folder.glob("data/07_model_output/scored_reviews.parquet/*"))
+def test_a_bad_file_is_one_clear_error(scorer, name, content, message):
+    if content is not None:
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
     with pytest.raises((UserError, DatasetError), match=message):
-        trained.run("inference", new_reviews=name)
+        score(name, scorer)
+
+
+def test_a_run_that_refuses_its_file_writes_no_scores(trained):
+    Path("ragged.csv").write_text("text,stars\na,b,c\n")
+    before = set(trained.folder.glob("data/07_model_output/scored_reviews.parquet/*"))
+
+    with pytest.raises((UserError, DatasetError), match="more fields than the header"):
+        trained.run("inference", new_reviews="ragged.csv")
 
     assert set(trained.folder.glob("data/07_model_output/scored_reviews.parquet/*")) == before

@@ -17,7 +17,7 @@ from review_sentiment.pipelines.monitoring.figure import drift_figure
 from review_sentiment.pipelines.monitoring.measures import build_reference, draw_rows, measure_rows
 from review_sentiment.serving.log import PredictionLog
 from review_sentiment.text import row_id_of
-from tests.conftest import GOOD, make_corpus
+from tests.conftest import GOOD, copy_of, make_corpus, new_project
 from tests.test_report import needs_browser, open_page
 
 BOUNDS = MonitoringParams(enforce=False, rows=5000, seed=42, psi_max=0.25, p_max=0.001)
@@ -354,27 +354,36 @@ def test_a_browser_draws_a_panel_a_signal_and_marks_those_that_drifted(tmp_path)
 SIZES = {"train_rows": 80, "validation_rows": 20, "test_rows": 60}
 
 
+@pytest.fixture(scope="module")
+def scored_once(tiny_encoder, corpus, tmp_path_factory):
+    """A project after a training, `first`, whose test texts were scored; a training and data that came later."""
+    made = new_project(tmp_path_factory.mktemp("scored") / "project", tiny_encoder, corpus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        made.first = made.run("data_engineering", "modeling", subset=SIZES, training={"epochs": 1})
+        made.texts = made.load("splits")["test"].to_pandas()["text"]
+        made.texts.to_frame("opinion").to_csv("new.csv", index=False)  # the only column needs no name
+        made.scored_in = made.run("inference", new_reviews="new.csv")
+        made.newer = made.run("modeling", training={"epochs": 1, "seed": 7})
+        made.other = made.run("data_engineering", subset={**SIZES, "seed": 7})
+    return made
+
+
 @pytest.fixture
-def scoring(project):
-    """A project after a training; `score` scores texts with its newest classifier."""
-    project.trained = project.run("data_engineering", "modeling", subset=SIZES, training={"epochs": 1})
-    project.texts = project.load("splits")["test"].to_pandas()["text"]
-
-    def score(texts: pd.Series) -> str:
-        texts.to_frame("text").to_csv("new.csv", index=False)
-        return project.run("inference", new_reviews="new.csv")
-
-    project.score = score
-    return project
+def scoring(scored_once, tmp_path, monkeypatch):
+    """A copy of it to go on in."""
+    made = copy_of(scored_once, tmp_path / "project")
+    monkeypatch.chdir(made.folder)
+    return made
 
 
 def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, caplog):
-    scored_in = scoring.score(scoring.texts)
     run = scoring.run("monitoring")
     report = scoring.load("drift_report")
     assert report["drifted"] is False
+    # Of the classifier that scored them, though there is a newer one.
     assert report["runs"] == {
-        "predictions": scoring.trained, "training_fingerprint": scoring.trained, "scored_reviews": scored_in,
+        "predictions": scoring.first, "training_fingerprint": scoring.first, "scored_reviews": scoring.scored_in,
     }  # fmt: skip
     assert report["sentence"] == "No drift: 60 reviews look like those of training in all 7 signals."
     assert report["sentence"] in caplog.messages
@@ -383,12 +392,8 @@ def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, cap
         f"08_reporting/{name}.json/{run}/{name}.json" for name in ("drift", "drift_report", "manifest")
     }
 
-    scoring.texts.to_frame("opinion").to_csv("new.csv", index=False)  # the only column needs no name
-    scoring.run("inference", new_reviews="new.csv")
-    scoring.run("monitoring")
-    assert scoring.load("drift_report")["sentence"] == report["sentence"]
-
-    scoring.score(scoring.texts.map(lambda text: " ".join(GOOD * 9)))
+    scoring.texts.map(lambda text: " ".join(GOOD * 9)).to_frame().to_csv("new.csv", index=False)
+    scoring.run("inference", new_reviews="new.csv", run=scoring.first[:-1])  # the beginning of its name is enough
     enforce = ("--pipelines", "monitoring", "--params", f"encoder={scoring.encoder},monitoring.enforce=true")
     done = scoring.command(*enforce)
     assert done.exit_code == 1
@@ -400,33 +405,28 @@ def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, cap
     assert list(data.glob(f"08_reporting/drift.json/{failed}/*"))
 
 
-def test_reviews_are_compared_with_the_classifier_that_scored_them(scoring):
-    scored_in = scoring.score(scoring.texts)
-    newer = scoring.run("modeling", training={"epochs": 1, "seed": 7})
-    other = scoring.run("data_engineering", subset={**SIZES, "seed": 7})
-    scoring.run("monitoring")
-    assert set(scoring.load("drift_report")["runs"].values()) == {scored_in, scoring.trained}
-
+def test_reviews_are_not_compared_with_another_classifier_or_other_splits(scoring):
     with pytest.raises(
-        UserError, match=f"scored by the classifier of run {scoring.trained}, but the predictions .* of run {newer}: "
+        UserError,
+        match=f"scored by the classifier of run {scoring.first}, but the predictions .* of run {scoring.newer}: ",
     ):
-        scoring.run("monitoring", load_versions={"predictions": newer})
+        scoring.run("monitoring", load_versions={"predictions": scoring.newer})
     with pytest.raises(UserError, match="different splits: "):
-        scoring.run("monitoring", load_versions={"training_fingerprint": other})
+        scoring.run("monitoring", load_versions={"training_fingerprint": scoring.other})
 
 
 def test_what_the_server_answered_is_compared_too(scoring):
     context = open_context()
-    log = PredictionLog(partial(context.catalog.save, "prediction_log"), open_scorer(context, None), keeps_texts=False)
+    scorer = open_scorer(context, scoring.first)
+    log = PredictionLog(partial(context.catalog.save, "prediction_log"), scorer, keeps_texts=False)
     with pytest.raises(DatasetError, match="holds no predictions yet"):
         scoring.run("monitoring_of_log")
-    log.add(open_scorer(context, None).score(scoring.texts.tolist()))
+    log.add(scorer.score(scoring.texts.tolist()))
     log.flush()
-    newer = scoring.run("modeling", training={"epochs": 1, "seed": 7})
 
-    with pytest.raises(UserError, match=f"of run {newer}: name the run .* --params run={scoring.trained}"):
+    with pytest.raises(UserError, match=f"of run {scoring.newer}: name the run .* --params run={scoring.first}"):
         scoring.run("monitoring_of_log")
-    scoring.run("monitoring_of_log", run=scoring.trained)
+    scoring.run("monitoring_of_log", run=scoring.first)
 
     report = scoring.load("drift_report")
     assert report["drifted"] is False

@@ -3,11 +3,10 @@ import pytest
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.plan import Pace, fit_plan, plan_training, scale_learning_rate
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def training(raw):  # noqa: F811
+def training(raw):
     return parse_parameters(raw).training.model_copy(update={"epochs": 3, "batch_size": 8, "learning_rate": 3e-5})
 
 

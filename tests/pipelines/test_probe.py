@@ -6,11 +6,10 @@ from review_sentiment.errors import UserError
 from review_sentiment.model.precision import computing_in
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.probe import choose_engine, device_among, measure_pace, merge_passes
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def training(raw):  # noqa: F811
+def training(raw):
     return parse_parameters(raw).training
 
 

@@ -20,24 +20,21 @@ from review_sentiment.datasets.encoder import PretrainedDataset
 from review_sentiment.errors import UserError
 from review_sentiment.model.encoder import Classifier, add_head
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.cluster import Outcome
+from review_sentiment.pipelines.modeling.cluster import Outcome, train_on_ray
 from review_sentiment.pipelines.modeling.watch import DivergedError
 from review_sentiment.runs.cluster import place_workers
 from tests.conftest import UP_TO_MODELING, make_corpus
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 ON_RAY = {"engine": "ray", "workers": 2}
 # Ray 2.60 raises its own deprecation warnings when it is imported; remove when it does not.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_without_the_extra_one_message_says_what_to_install(project, monkeypatch):
+def test_without_the_extra_one_message_says_what_to_install(training_job, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    words = (
-        r"^Ray is asked for, and not installed .*: pip install 'review_sentiment\[ray\]', or set training.engine=local"
-    )
+    words = r'^Ray is asked for, and not installed .*: pip install -e "\.\[ray\]", or set training.engine=local'
     with pytest.raises(UserError, match=words):
-        project.run(*UP_TO_MODELING, training=ON_RAY)
+        train_on_ray(*training_job(**ON_RAY))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +63,7 @@ def test_a_cluster_that_is_too_small_is_refused(device, words):
         place_workers([{"CPU": 2, "GPU": 1}], 4, device, "training.workers")
 
 
-def test_the_best_epoch_of_a_training_that_diverged_comes_back(raw, tiny_encoder):  # noqa: F811
+def test_the_best_epoch_of_a_training_that_diverged_comes_back(raw, tiny_encoder):
     pretrained, tokenize = PretrainedDataset(encoder=str(tiny_encoder)).load(), parse_parameters(raw).tokenize
     best = Classifier(add_head(pretrained, ["bad", "good"], "auto", 0.0, 0.0), pretrained.tokenizer, {"best_epoch": 2})
     told = pickle.loads(pickle.dumps(Outcome("the loss became nan", diverged=True).with_classifier(best)))

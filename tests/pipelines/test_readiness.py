@@ -1,14 +1,15 @@
 import pytest
+from click.testing import CliRunner
 
+from review_sentiment.cli import cli
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import wilson
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.reporting.readiness import band_of, enforce, judge
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def bounds(raw):  # noqa: F811
+def bounds(raw):
     return parse_parameters(raw).readiness
 
 
@@ -90,15 +91,27 @@ def test_bands(bounds, accuracy, band):
     assert band_of(accuracy, bounds) == band
 
 
-def test_a_failed_gate_fails_the_run_after_everything_was_written(project):
-    project.run()
-    done = project.command("--pipelines", "reporting", "--params", f"encoder={project.encoder},readiness.enforce=true")
+def test_a_failed_gate_fails_the_run_after_everything_was_written(finished, monkeypatch):
+    gated = f"encoder={finished.encoder},readiness.enforce=true"
+    done = finished.command("--pipelines", "reporting", "--params", gated)
 
     assert done.exit_code == 1
     assert "The classifier is not ready" in done.output
     assert "It is better than the TF-IDF baseline" in done.output
     assert "Traceback" not in done.output
-    manifest = project.load("manifest")
+    manifest = finished.load("manifest")
     assert not manifest["complete"]
     for name in ("summary", "mistakes", "readiness", "training_curves", "confusion_matrix"):
-        assert list(project.folder.glob(f"data/08_reporting/{name}.*/{manifest['run']}/*")), name
+        assert list(finished.folder.glob(f"data/08_reporting/{name}.*/{manifest['run']}/*")), name
+
+    ledger = finished.load("run_ledger")
+    assert list(ledger["run"]) == [finished.first, manifest["run"]]
+    assert list(ledger["classifier_run"]) == [finished.first, finished.first]
+    assert list(ledger["changed"]) == ["", ""]  # the second run's own parameters made no classifier
+    assert not ledger["ready"].any()
+    monkeypatch.setenv("COLUMNS", "160")
+    listed = CliRunner().invoke(cli, ["runs"]).output.splitlines()
+    rows = {line.split()[0]: line.split() for line in listed if line.startswith("2")}
+    assert rows[manifest["run"]][1:3] == ["failed", "reporting"]
+    assert "%" in "".join(rows[finished.first])
+    assert "%" not in "".join(rows[manifest["run"]])  # figures stand with the run that trained

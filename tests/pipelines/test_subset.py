@@ -65,6 +65,11 @@ def test_all_takes_what_is_left():
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 54, "validation": 6, "test": 12}
 
 
+def test_all_can_not_be_the_test_rows_where_training_rows_come_from_the_same_side():
+    with pytest.raises(UserError, match=r"subset\.test_rows is 'all', but .* give a number below 60"):
+        draw_splits(table(), settings(test_rows="all"))
+
+
 def test_validation_from_test_is_the_test_rows():
     splits = draw_splits(table(), settings(validation_from="test", validation_rows=10))
 

@@ -5,7 +5,6 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from review_sentiment.metrics import row_losses, softmax
 from review_sentiment.pipelines.modeling.temperature import cool_head, fit_temperature
-from tests.conftest import UP_TO_MODELING
 from tests.model.test_first_token import CONFIGS
 
 
@@ -45,23 +44,20 @@ def test_every_head_is_divided(name):
     torch.testing.assert_close(model(ids).logits, before / 2.5)
 
 
-def test_transformers_alone_gives_the_calibrated_probabilities(project):
-    run = project.run(*UP_TO_MODELING, training={"epochs": 3, "learning_rate": 3e-3})
+def test_transformers_alone_gives_the_calibrated_probabilities(whole_run):
+    folder = whole_run.folder / f"data/06_models/classifier/{whole_run.first}/classifier"
 
-    kept = project.load("history").query("best").iloc[0]
-    classifier = project.load("classifier")
-    temperature = project.load("metrics")["temperature"]
-    assert temperature == kept["temperature"] == classifier.settings["temperature"] != 1
-    assert project.load("metrics")["megabytes"]["classifier"] == pytest.approx(
-        (project.folder / f"data/06_models/classifier/{run}/classifier/model.safetensors").stat().st_size / 1e6, rel=0.1
+    kept = whole_run.load("history").query("best").iloc[0]
+    metrics, classifier = whole_run.load("metrics"), whole_run.load("classifier")
+    assert metrics["temperature"] == kept["temperature"] == classifier.settings["temperature"] != 1
+    assert metrics["megabytes"]["classifier"] == pytest.approx(
+        (folder / "model.safetensors").stat().st_size / 1e6, rel=0.1
     )
-    check = project.load("reload_check")
+    check = whole_run.load("reload_check")
     assert (check["rows"], check["largest_difference"], check["same_predictions"]) == (20, 0.0, True)
-    texts = project.load("splits")["test"]["text"][:5]
-    answers = pipeline(
-        "text-classification", str(project.folder / f"data/06_models/classifier/{run}/classifier"), device="cpu"
-    )(texts)
-    expected = project.load("predictions")[:5]
+    texts = whole_run.load("splits")["test"]["text"][:5]
+    answers = pipeline("text-classification", str(folder), device="cpu")(texts)
+    expected = whole_run.load("predictions")[:5]
     assert [answer["label"] for answer in answers] == expected["predicted"].tolist()
     likeliest = expected.filter(regex="^proba_").max(axis=1)
     np.testing.assert_allclose([answer["score"] for answer in answers], likeliest, atol=1e-5)

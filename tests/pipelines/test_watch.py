@@ -8,7 +8,6 @@ from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.watch import Watch, memory_told
 from review_sentiment.pipelines.modeling.workers import Workers
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -33,32 +32,33 @@ def break_at(monkeypatch):
 
 
 @pytest.mark.parametrize(("gradients", "name"), [(False, "the loss became nan"), (True, "the gradient norm became ")])
-def test_a_number_that_is_none_stops_at_its_step_and_keeps_the_best_epoch(project, break_at, gradients, name):
+def test_a_number_that_is_none_stops_at_its_step_and_keeps_the_best_epoch(finished, break_at, gradients, name):
     break_at(23, gradients)  # between two logged steps, in the third epoch
 
     with pytest.raises(UserError, match=name) as error:
-        project.run(training={"epochs": 6})
+        finished.run("modeling")
     message = str(error.value)
     assert "at step 23, on the reviews " in message
     named = message.partition("on the reviews ")[2].partition(":")[0].split(", ")
     assert len(named) == 8
-    assert set(named) <= set(project.load("splits")["train"]["row_id"])
+    assert set(named) <= set(finished.load("splits")["train"]["row_id"])
     assert "lower training.learning_rate (now 0.01)" in message
-    kept = project.load("rescued_classifier")
+    kept = finished.load("rescued_classifier")
     assert f"The classifier of epoch {kept.settings['best_epoch']} is kept as rescued_classifier" in message
     assert kept.settings["best_epoch"] in (1, 2)
     assert all(torch.isfinite(weight).all() for weight in kept.model.parameters())
-    assert not (project.folder / "data/06_models/classifier").exists()
-    assert not (project.folder / "data/07_model_output/metrics.json").exists()
-    assert not project.load("manifest")["complete"]
+    for name in ("06_models/classifier", "07_model_output/metrics.json"):
+        assert [path.name for path in (finished.folder / "data" / name).iterdir()] == [finished.first]
+    assert not finished.load("manifest")["complete"]
 
 
-def test_nothing_is_kept_of_a_run_without_a_finished_epoch(project, break_at):
+def test_nothing_is_kept_of_a_run_without_a_finished_epoch(finished, break_at):
     break_at(3, gradients=False)
 
     with pytest.raises(UserError, match=r"at step 3, .* No epoch was finished, so nothing is kept\."):
-        project.run()
-    assert not (project.folder / "data/06_models").exists()
+        finished.run("modeling")
+    models = finished.folder / "data/06_models"
+    assert [path.relative_to(models).as_posix() for path in models.glob("*/*")] == [f"classifier/{finished.first}"]
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_nothing_is_kept_of_a_run_without_a_finished_epoch(project, break_at):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     ],
 )
-def test_no_memory_is_told_with_what_to_lower(raw, error):  # noqa: F811
+def test_no_memory_is_told_with_what_to_lower(raw, error):
     parameters = parse_parameters(raw)
     words = r"lower training.batch_size \(now 16.*tokenize.max_tokens \(now 384\)"
     with pytest.raises(UserError, match=words), memory_told(parameters.training, parameters.tokenize):
         raise error
 
 
-def test_other_errors_stay_as_they_are(raw):  # noqa: F811
+def test_other_errors_stay_as_they_are(raw):
     parameters = parse_parameters(raw)
     with pytest.raises(RuntimeError, match="shapes"), memory_told(parameters.training, None):
         raise RuntimeError("shapes do not match")
 
 
-def test_each_sign_is_told_once_as_it_appears(raw, caplog):  # noqa: F811
+def test_each_sign_is_told_once_as_it_appears(raw, caplog):
     parameters = parse_parameters(raw)
     history = SimpleNamespace(rows=[{"split": "forecast", "step": 0, "forecast_seconds": 100.0}])
     watch = Watch(history, 2, parameters.diagnosis, parameters.training, Workers())

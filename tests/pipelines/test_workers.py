@@ -16,7 +16,6 @@ from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.pipelines.modeling.watch import DivergedError
 from review_sentiment.pipelines.modeling.workers import Workers
 from tests.conftest import TINY
-from tests.test_params import raw  # noqa: F401 - a fixture
 
 # Of 82 rows in batches of 9 the last holds one, so two of three workers have no share of it; it is also alone in the
 # last step of an epoch.
@@ -59,7 +58,7 @@ def train_on_three():
 
 
 @pytest.fixture
-def job(project, raw, tmp_path):  # noqa: F811
+def job(project, raw, tmp_path):
     """Arguments of `train`, for training parameters."""
     project.run("data_engineering", subset={"train_rows": 82})
     tokenized = project.load("tokenized")
@@ -133,7 +132,7 @@ def test_accumulation_changes_neither_loss_nor_gradients(job):
         ({"workers": 3, "engine": "ray"}, r"batch_size \(16\) must be a multiple of workers \(3\)"),
     ],
 )
-def test_workers_that_contradict_are_refused(raw, training, words):  # noqa: F811
+def test_workers_that_contradict_are_refused(raw, training, words):
     raw["training"] |= training
     with pytest.raises(UserError, match=words):
         parse_parameters(raw)
