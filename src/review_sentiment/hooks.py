@@ -129,7 +129,7 @@ class ManifestHooks:
         """
         loader = context.config_loader
         self._parameters = load_parameters(loader).model_dump(mode="json")
-        loader["catalog"] = loader["catalog"]  # else it would read and merge all files anew each time that it is asked
+        loader["catalog"] = loader["catalog"]  # kept, as `load_parameters` does
         _refuse_what_the_catalog_does_not_read(self._parameters, loader["catalog"])
         self._context = context
 

@@ -5,7 +5,7 @@ silence. Kedro hands each node its block as one of these models; `parse_paramete
 runs, whichever pipelines were asked for.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from difflib import get_close_matches
 from itertools import groupby
 from typing import Annotated, Any, Literal, Self
@@ -388,11 +388,11 @@ def parse_parameters(raw: Mapping[str, Any]) -> Parameters:
         raise UserError(fault_list("The parameters are not valid", faults)) from None
 
 
-def load_parameters(config: Mapping[str, Any]) -> Parameters:
+def load_parameters(config: MutableMapping[str, Any]) -> Parameters:
     """Merge and check a run's parameters.
 
     Args:
-        config: Kedro's configuration loader.
+        config: Kedro's configuration loader; it keeps them, and need not read all files anew when it is asked again.
 
     Returns:
         The typed parameters.
@@ -401,7 +401,7 @@ def load_parameters(config: Mapping[str, Any]) -> Parameters:
         UserError: As `parse_parameters`; or a list stands where there is a block of names, or the other way round.
     """
     try:
-        raw = config["parameters"]
+        raw = config["parameters"] = config["parameters"]
     except TypeError as error:  # OmegaConf 2.4 says only that two containers differ
         raise UserError(
             "The parameters can't be put together: --params or a file of the environment has a list where conf/base has"
