@@ -1,5 +1,6 @@
 """Whole runs, and trainings by themselves, on a tiny corpus with a tiny encoder."""
 
+import json
 import shutil
 
 import numpy as np
@@ -133,6 +134,18 @@ def test_the_manifest_tells_what_a_run_ran_on(whole_run):
     assert manifest["versions_read"]["classifier"] == run
     assert set(manifest["node_seconds"]) >= {"check_reviews", "fine_tune", "summarize"}
     assert manifest["libraries"]["torch"].startswith("2.13")
+
+
+def test_a_report_on_a_run_that_was_killed_tells_how_that_one_was_made(finished):
+    manifest = finished.folder / f"data/08_reporting/manifest.json/{finished.first}"
+    record = finished.folder / f"data/08_reporting/runs_in_progress/{finished.first}.json"
+    (manifest / "manifest.json").replace(record)  # which a run replaces by its manifest when it ends
+    manifest.rmdir()
+
+    finished.run("reporting", to_nodes=("record_run",), training={"epochs": 2})
+    assert finished.load("manifest")["classifier_from"]["parameters"]["training"]["epochs"] == 6
+    changed = json.loads(finished.load("run_ledger")["parameters"].iloc[-1])
+    assert changed["training.epochs"] == 6
 
 
 def test_splits_and_tokens_are_not_read_with_other_parameters_than_they_were_made_with(finished):

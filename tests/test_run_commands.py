@@ -75,6 +75,7 @@ def test_a_label_is_accepted_wherever_a_run_is(made):
     assert {name for name, version in read.items() if version == made.good} == inputs
     assert set(read.values()) == {made.good, made.report}
     assert f"A: {made.good}\nB: {made.bad}" in call("compare", "good")
+    assert f"A: {made.good}\nB: {made.bad}" in call("compare", made.report, made.bad)  # a report names what it is about
     assert "no label 'best'" in call("label", "good", "best", "--remove", fails=True)
     assert "'2' can't be a label" in call("label", made.bad, "2", fails=True)
 

@@ -7,6 +7,7 @@ from scipy.stats import bootstrap
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, f1_score, precision_score, recall_score, roc_auc_score
 
+from review_sentiment.errors import UserError
 from review_sentiment.headline import headline_row
 from review_sentiment.metrics import softmax, wilson
 from review_sentiment.params import parse_parameters
@@ -16,6 +17,7 @@ from review_sentiment.pipelines.reporting.evaluation import (
     bootstrap_intervals,
     calibration_bins,
     calibration_error,
+    check_same_run,
     evaluate_predictions,
 )
 from review_sentiment.pipelines.reporting.mistakes import find_mistakes
@@ -171,20 +173,37 @@ def test_12500_rows_take_seconds(report):
     assert time.perf_counter() - start < 10  # 2 seconds when nothing else runs
 
 
+def test_tables_of_several_runs_are_refused():
+    predictions, baseline = table(40, 1), table(40, 2)
+    metrics = {"classifier": {"loss": predictions["loss"].mean()}, "baseline": {"loss": baseline["loss"].mean()}}
+
+    check_same_run(predictions, baseline, texts(40)[::-1], metrics)
+    for several in (
+        (predictions, baseline, texts(42)),
+        (baseline, baseline, texts(40)),
+        (predictions, *[texts(40)] * 2),
+    ):
+        with pytest.raises(UserError, match="are of two runs: name the same version for predictions, baseline_pred"):
+            check_same_run(*[part.assign(loss=part.get("loss", 0.0)) for part in several], metrics)
+
+
 def test_slices_by_length_truncation_and_column(caplog):
     caplog.set_level("INFO")
     predictions = table(40, 0)
-    test = texts(40).assign(stars=np.arange(40) / 7, shop=[f"shop {i % 20}" for i in range(40)])
+    test = texts(40).assign(stars=np.arange(40) / 7, shop=[f"shop {i % 20}" for i in range(40)], rating=range(40))
+    test["rating"] = (test["rating"] % 12).where(test["rating"] > 0)
     # The rows of the texts stand in another order than those of the predictions.
-    found = slice_accuracy(predictions, predictions, test[::-1], ["style", "stars", "shop", "nowhere"])
+    found = slice_accuracy(predictions, predictions, test[::-1], ["style", "stars", "shop", "rating", "nowhere"])
 
     by_column = {
-        name: [row for row in found if row["column"] == name] for name in ("length", "truncated", "stars", "shop")
+        name: [row for row in found if row["column"] == name]
+        for name in ("length", "truncated", "stars", "shop", "rating")
     }
     assert all(sum(row["rows"] for row in rows) == 40 for rows in by_column.values())
     assert [row["value"] for row in by_column["length"]][:2] == ["under 50 words", "50 to 99 words"]
     assert {row["value"]: row["rows"] for row in by_column["truncated"]} == {"cut off": 10, "read whole": 30}
-    assert len(by_column["stars"]) == 4
+    assert [row["value"].partition(",")[0] for row in by_column["stars"]] == ["(-0.001", "(1.393", "(2.786", "(4.179"]
+    assert [row["value"] for row in by_column["rating"]] == [*(f"{number:.1f}" for number in range(12)), "missing"]
     assert "other" in {row["value"] for row in by_column["shop"]}
     assert "No column nowhere in the reviews" in caplog.text
     right = (predictions["label"] == predictions["predicted"])[::4].mean()
