@@ -24,8 +24,8 @@ from results import publish
 from review_sentiment.datasets.reviews import ReviewsDataset
 
 _TEXTS = 500
-# Batches of other lengths round differently.
-_SAME = 0.01
+# Reviews that are scored beside others round differently: in bf16 by 0.0095 at most, in five groupings of 500 IMDB reviews.
+_SAME = 0.02
 
 
 @dataclass
