@@ -24,7 +24,7 @@ from results import publish
 from review_sentiment.datasets.reviews import ReviewsDataset
 
 _TEXTS = 500
-# Reviews that are scored beside others round differently: in bf16 by 0.0095 at most, in five groupings of 500 IMDB reviews.
+# Beside other reviews one rounds differently: in bf16 by 0.0095 at most, in five groupings of 500 IMDB reviews.
 _SAME = 0.02
 
 
