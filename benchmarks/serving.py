@@ -143,7 +143,9 @@ def fuzz(port: int, requests: int, secret: str) -> Counter[int]:
         response = case.call()
         case.validate_response(response, excluded_checks=[negative_data_rejection])  # 413 is a refusal too
         assert response.status_code in (413, 422)
-        assert not [word for word in (secret, "site-packages", "Traceback", ".py") if word in response.text]
+        told = [word for word in (secret, "site-packages", "Traceback", ".py") if word in response.text]
+        # Hypothesis tries strings that stand in our own code too, and a refusal names the fields that a client sent.
+        assert all(word in str(case.body) for word in told)
         codes[response.status_code] += 1
 
     quick = settings(

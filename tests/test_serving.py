@@ -416,8 +416,9 @@ def test_what_is_made_from_its_openapi_gets_a_documented_answer(trained):
         seen[is_valid, response.status_code] += 1
         # The first does not know that a text may hold nothing to read, the second that 413 is a refusal too.
         case.validate_response(response, excluded_checks=[positive_data_acceptance, negative_data_rejection])
-        assert "site-packages" not in response.text
-        assert str(trained.folder) not in response.text
+        # Hypothesis tries strings that stand in our own code too, and a refusal names the fields that a client sent.
+        told = [word for word in ("site-packages", str(trained.folder)) if word in response.text]
+        assert all(word in str(case.body) for word in told)
 
     for operation in (found.ok() for found in schema.get_all_operations()):
         for mode in GenerationMode:
