@@ -28,6 +28,7 @@ from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.pipelines.modeling.cluster import train_on_ray
 from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.pipelines.modeling.workers import Workers
+from review_sentiment.runs.manifest import source_sha256
 from review_sentiment.settings import CONFIG_LOADER_ARGS
 
 SAMPLE = "data/01_raw/sample_reviews.csv"
@@ -79,11 +80,12 @@ def read_reviews(source: str, params: Parameters) -> ChunkedTable:
 def make_job(reviews: ChunkedTable, params: Parameters) -> Job:
     """Draw the splits and tokenize them, with MiniLM's tokenizer."""
     tokenizer = TokenizerDataset(encoder="minilm").load()
+    run_info = {"code": {"source_sha256": source_sha256()}}
     with TemporaryDirectory() as folder:
         splits = ArrowDataset(filepath=f"{folder}/splits")
         splits.save(data_engineering.select_subset(reviews, params.subset))
         tokenized = ArrowDataset(filepath=f"{folder}/tokenized")
-        tokenized.save(data_engineering.tokenize(splits.load(), tokenizer, None, params.tokenize))
+        tokenized.save(data_engineering.tokenize(splits.load(), tokenizer, None, params.tokenize, run_info))
         return Job(params, load_from_disk(f"{folder}/tokenized", keep_in_memory=True))
 
 

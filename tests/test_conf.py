@@ -90,7 +90,7 @@ def test_a_failed_gate_comes_after_everything_else():
 def test_each_pipelines_inputs_and_outputs():
     pipelines = register_pipelines()
     free = {name: {i for i in pipe.inputs() if not i.startswith("params:")} for name, pipe in pipelines.items()}
-    assert free["data_engineering"] == {"reviews", "tokenizer", "tokenized_before"}
+    assert free["data_engineering"] == {"reviews", "tokenizer", "tokenized_before", "run_info"}
     assert free["modeling"] == {"splits", "tokenized", "pretrained", "checkpoints"}
     assert free["reporting"] == {
         "metrics", "history", "data_profile", "predictions", "baseline_predictions", "splits", "reload_check",

@@ -104,18 +104,20 @@ def test_tokens_of_a_split_are_made_in_steps_and_taken_again(tmp_path, tiny_enco
     settings = TokenizeParams(max_tokens=12, scoring_max_tokens=12, truncation="head_tail", head_share=0.25)
 
     monkeypatch.setattr("review_sentiment.pipelines.data_engineering.tokenizing._STEP_ROWS", 7)
-    tokenized.save(nodes.tokenize(splits.load(), tokenizer, None, settings))
+    code, other_code = ({"code": {"source_sha256": digit * 64}} for digit in "ab")
+    tokenized.save(nodes.tokenize(splits.load(), tokenizer, None, settings, code))
     first = tokenized.load()
     assert first["train"]["row_id"][:] == splits.load()["train"]["row_id"][:]
     assert set(first["train"]["length"]) == {12}
     assert {len(ids) for ids in first["train"]["input_ids"]} == {12}
 
     with caplog.at_level("INFO"):
-        again = nodes.tokenize(splits.load(), tokenizer, first, settings)
+        again = nodes.tokenize(splits.load(), tokenizer, first, settings, code)
     assert "its tokens are taken from the run before" in caplog.text
     pd.testing.assert_frame_equal(whole(again["train"]), first["train"].to_pandas())
     caplog.clear()
-    nodes.tokenize(splits.load(), tokenizer, first, settings.model_copy(update={"max_tokens": 13}))
+    nodes.tokenize(splits.load(), tokenizer, first, settings.model_copy(update={"max_tokens": 13}), code)
+    nodes.tokenize(splits.load(), tokenizer, first, settings, other_code)
     assert "taken from" not in caplog.text
 
 

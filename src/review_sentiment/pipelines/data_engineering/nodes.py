@@ -52,7 +52,11 @@ def select_subset(reviews_checked: ChunkedTable, subset: SubsetParams) -> dict[s
 
 
 def tokenize(
-    splits: DatasetDict, tokenizer: EncoderTokenizer, tokenized_before: DatasetDict | None, tokenize: TokenizeParams
+    splits: DatasetDict,
+    tokenizer: EncoderTokenizer,
+    tokenized_before: DatasetDict | None,
+    tokenize: TokenizeParams,
+    run_info: dict[str, Any],
 ) -> dict[str, ChunkedTable]:
     """Turn the splits into token ids while they are being saved, or take the last run's where nothing changed.
 
@@ -61,15 +65,17 @@ def tokenize(
         tokenizer: The encoder's tokenizer.
         tokenized_before: Tokens of the newest earlier run, None if there is none.
         tokenize: Length and truncation.
+        run_info: What the run is; tokens that other code made are not taken.
 
     Returns:
         For each split `row_id`, `label_id`, `input_ids`, `length` (tokens seen) and `tokens_total`.
     """
     check_length(tokenizer, tokenize)
+    source_sha256 = run_info["code"]["source_sha256"]
     tokenized = {}
     for name, rows in splits.items():
         limit = tokenize.max_tokens if name == "train" else tokenize.scoring_max_tokens
-        fingerprint = tokens_fingerprint(rows, tokenizer, limit, tokenize)
+        fingerprint = tokens_fingerprint(rows, tokenizer, limit, tokenize, source_sha256)
         before = (tokenized_before or {}).get(name)
         if before is not None and before.info.description == fingerprint:
             logger.info("The %s split is as it was: its tokens are taken from the run before", name)

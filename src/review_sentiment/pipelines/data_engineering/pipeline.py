@@ -1,7 +1,7 @@
 """Data engineering: from labelled reviews of any source to token ids.
 
 Consumes `reviews` and the encoder's `tokenizer`; `tokenized_before`, the newest tokens on disk, spares tokenizing the
-same texts again. Produces `reviews_checked`, `data_profile`, `splits`, `tokenized` and
+same texts again; `run_info` tells by which code. Produces `reviews_checked`, `data_profile`, `splits`, `tokenized` and
 `training_fingerprint`.
 """
 
@@ -35,6 +35,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "tokenizer": "tokenizer",
                     "tokenized_before": "tokenized_before",
                     "tokenize": "params:tokenize",
+                    "run_info": "run_info",
                 },
                 outputs="tokenized",
                 name="tokenize",

@@ -10,7 +10,6 @@ import pyarrow as pa
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
 from review_sentiment.model.tokens import EncoderTokenizer, encode_texts
 from review_sentiment.params import TokenizeParams
-from review_sentiment.runs.manifest import source_sha256
 from review_sentiment.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -29,7 +28,9 @@ _SCHEMA = pa.schema(
 _STEP_ROWS = 1000
 
 
-def tokens_fingerprint(rows: "Dataset", encoder: EncoderTokenizer, max_tokens: int, params: TokenizeParams) -> str:
+def tokens_fingerprint(
+    rows: "Dataset", encoder: EncoderTokenizer, max_tokens: int, params: TokenizeParams, source_sha256: str
+) -> str:
     """Hash all that decides what the tokens of a split are.
 
     Args:
@@ -37,12 +38,12 @@ def tokens_fingerprint(rows: "Dataset", encoder: EncoderTokenizer, max_tokens: i
         encoder: The tokenizer.
         max_tokens: Most tokens of a review.
         params: The block `tokenize`.
+        source_sha256: Of this package's code, since other code may cut a review otherwise.
 
     Returns:
         16 hexadecimal digits.
     """
-    # Other code may cut a review otherwise.
-    made_by = [source_sha256(), version("tokenizers"), encoder.fingerprint(), params.model_dump_json(), str(max_tokens)]
+    made_by = [source_sha256, version("tokenizers"), encoder.fingerprint(), params.model_dump_json(), str(max_tokens)]
     digest = hashlib.blake2b("\n".join(made_by).encode(), digest_size=8)
     for table in rows.select_columns(["row_id", "label_id"]).with_format("arrow").iter(CHUNK_ROWS):
         digest.update("\n".join(["", *table["row_id"].to_pylist(), *map(str, table["label_id"].to_pylist())]).encode())
