@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import CLIPConfig, ModernBertConfig, XLNetConfig
+import torch
+from transformers import AutoModel, CLIPConfig, DistilBertConfig, ModernBertConfig, XLNetConfig
 
 from review_sentiment.datasets import encoder
 from review_sentiment.datasets.encoder import PretrainedDataset
@@ -49,8 +50,6 @@ def test_other_bytes_are_refused(tmp_path, monkeypatch):
 
 
 def test_every_weight_of_the_encoder_is_used_and_only_the_head_is_new(tiny_encoder: Path, caplog):
-    import torch
-
     caplog.set_level("INFO")
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
     torch.manual_seed(0)
@@ -71,6 +70,16 @@ def test_dropout_that_an_encoder_does_not_know_is_refused(tiny_encoder: Path):
         add_head(pretrained, ["bad", "good"], "auto", hidden_dropout=0.2, attention_dropout=0.0)
 
 
+def test_no_dropout_is_left_in_a_head_that_names_its_own(tiny_encoder: Path):
+    config = DistilBertConfig(vocab_size=100, dim=32, n_layers=1, n_heads=2, hidden_dim=64)
+    pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
+    pretrained = replace(pretrained, config=config, weights=AutoModel.from_config(config).state_dict())
+
+    assert DistilBertConfig().seq_classif_dropout > 0
+    model = add_head(pretrained, ["bad", "good"], "auto", 0.0, 0.0).train()
+    assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} == {0.0}
+
+
 def test_weights_of_another_architecture_are_refused(tiny_encoder: Path):
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
     foreign = {f"other.{name}": weight for name, weight in pretrained.weights.items()}
@@ -80,7 +89,6 @@ def test_weights_of_another_architecture_are_refused(tiny_encoder: Path):
 
 
 def test_a_head_for_other_classes_is_replaced_and_one_for_as_many_goes_on(tiny_encoder: Path, tmp_path, caplog):
-    import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     caplog.set_level("INFO")
@@ -110,8 +118,6 @@ def test_encoders_that_make_no_classifier_here_are_refused(tiny_encoder: Path, c
 
 
 def test_the_head_of_a_sentence_encoder_starts_from_the_mean_of_all_tokens(tiny_encoder: Path):
-    import torch
-
     pretrained = replace(PretrainedDataset(encoder=str(tiny_encoder)).load(), mean_pooled=True)
     torch.manual_seed(0)
     model = add_head(pretrained, ["bad", "good"], "auto", None, None)
@@ -132,8 +138,6 @@ def test_minilm_says_that_it_is_read_by_the_mean(tiny_encoder: Path):
 
 
 def test_bf16_reaches_the_hidden_states_and_leaves_with_it(tiny_encoder: Path):
-    import torch
-
     from review_sentiment.model.precision import computing_in
 
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()

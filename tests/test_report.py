@@ -20,7 +20,7 @@ from review_sentiment.datasets.report import ModelCardDataset
 from review_sentiment.headline import figure_text, headline_rows
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.reporting import figures, story
-from review_sentiment.pipelines.reporting.card import model_card, public_name
+from review_sentiment.pipelines.reporting.card import model_card
 from review_sentiment.pipelines.reporting.page import mistake_lists, report_page
 from review_sentiment.pipelines.reporting.summary import escape_markdown, summary_markdown
 from review_sentiment.terminal import show_results
@@ -187,7 +187,8 @@ def test_the_model_card_lies_with_the_classifier_and_the_hub_reads_it(reported):
     assert str(reported.folder) not in card.content
     assert str(reported.encoder) not in card.content
 
-    known = {**reported.run_info, "parameters": {**reported.run_info["parameters"], "encoder": "minilm"}}
+    parameters = {**reported.run_info["parameters"], "encoder": "minilm"}
+    known = {**reported.run_info, "parameters": parameters, "local_inputs": ["reviews"]}
     data = ModelCard(model_card(reported.results, known)).data
     assert (data.base_model, data.license, data.language) == (
         "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en",
@@ -198,7 +199,7 @@ def test_the_model_card_shows_hostile_names_and_runs_nothing(reported):
     hostile = "<img src=x onerror=alert(1)>"
     results = json.loads(json.dumps(reported.results).replace('"positive"', json.dumps(hostile)))
     parameters = {**reported.run_info["parameters"], "encoder": "owner/name@0123abc", "reviews": f"{hostile}.csv"}
-    card = model_card(results, {**reported.run_info, "parameters": parameters})
+    card = model_card(results, {**reported.run_info, "parameters": parameters, "local_inputs": ["reviews"]})
 
     assert "base_model: owner/name\n" in card
     text = card.split("---\n", 2)[2]
@@ -359,9 +360,15 @@ def test_titles_say_the_finding():
     assert "No part" in figures.slice_title({"headline": [accuracy], "slices": [{**row, "high": 0.95}]})
 
 
-def test_paths_of_this_machine_stay_here():
-    assert public_name("/home/me/secret/reviews.csv") == "reviews.csv"
-    assert public_name("stanfordnlp/imdb") == "stanfordnlp/imdb"
+def test_the_model_card_takes_no_folder_for_a_name_on_the_hub(reported):
+    parameters = {**reported.run_info["parameters"], "encoder": "models/mine", "reviews": "secret/reviews"}
+    run_info = {**reported.run_info, "parameters": parameters}
+    card = model_card(reported.results, run_info)
+    assert ("base_model" in card, "secret" in card, "models/" in card) == (False, False, False)
+    assert ("`mine`" in card, "`reviews`" in card) == (True, True)
+
+    card = model_card(reported.results, {**run_info, "local_inputs": []})
+    assert ("base_model: models/mine\n" in card, "`secret/reviews`" in card) == (True, True)
 
 
 def test_the_summary_keeps_its_table_whatever_names_hold(reported):

@@ -18,6 +18,7 @@ from kedro.pipeline.node import Node
 
 from review_sentiment.catalog import files_of
 from review_sentiment.datasets.checkpoints import Checkpoints
+from review_sentiment.datasets.paths import find_local
 from review_sentiment.datasets.report import ReportDataset
 from review_sentiment.datasets.versions import choose_versions, pin
 from review_sentiment.errors import UserError, fault_list, users_fault
@@ -168,6 +169,7 @@ class ManifestHooks:
             "classifier_run": run_params["run_id"] if trains else classifier_run,
             "classifier_from": None if trains else _origin(classifier_run, files),
             "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
+            "local_inputs": [name for name in ("reviews", "encoder") if find_local(self._parameters[name]) is not None],
             "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
         catalog.save("run_info", self._run_info)

@@ -121,7 +121,7 @@ class TrainingParams(Block):
     weight_decay: float = Field(ge=0, lt=1, description="AdamW's decoupled decay")
     max_grad_norm: float = Field(gt=0, description="larger gradients are scaled down to this norm")
     average_decay: float = Field(ge=0, lt=1, description="decay per step of the running mean of weights")
-    hidden_dropout: float | None = Field(ge=0, lt=1, description="of hidden states")
+    hidden_dropout: float | None = Field(ge=0, lt=1, description="of hidden states and in the head")
     attention_dropout: float | None = Field(ge=0, lt=1, description="of attention weights")
     pooling: Literal["auto", "first_token"] = Field(description="which of the encoder's outputs the head reads")
     early_max_tokens: Annotated[int, Field(ge=8)] | None = Field(description="tokens of a review before the last epoch")

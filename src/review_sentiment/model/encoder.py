@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # What BERT and DistilBERT, and the many encoders derived from them, call their dropout rates.
 _HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout")
+# Of the head; where its rate is None, it is that of hidden states.
+_HEAD_DROPOUT = ("seq_classif_dropout", "classifier_dropout", "classifier_dropout_prob", "pooler_dropout")
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 
 
@@ -107,7 +109,7 @@ def add_head(
         label_names: Class names; the model will answer with them.
         pooling: What the head reads: `auto`, the mean of all tokens where a BERT encoder was published so;
             `first_token`, always the first.
-        hidden_dropout: Dropout of hidden states, in [0, 1); None for the encoder's own.
+        hidden_dropout: Dropout of hidden states and in the head, in [0, 1); None for the encoder's own.
         attention_dropout: Dropout of attention weights, in [0, 1); None for the encoder's own.
 
     Returns:
@@ -127,8 +129,9 @@ def add_head(
     config.label2id = {name: label_id for label_id, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
     config.pad_token_id = pretrained.tokenizer.pad_token_id
-    for rate, names in ((hidden_dropout, _HIDDEN_DROPOUT), (attention_dropout, _ATTENTION_DROPOUT)):
-        for name in names:
+    rates = ((hidden_dropout, _HIDDEN_DROPOUT, _HEAD_DROPOUT), (attention_dropout, _ATTENTION_DROPOUT, ()))
+    for rate, names, more in rates:
+        for name in (*names, *more):
             if rate is not None and hasattr(config, name):
                 setattr(config, name, rate)
         if rate and not any(hasattr(config, name) for name in names):

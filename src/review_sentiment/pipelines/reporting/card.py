@@ -1,11 +1,10 @@
 """The model card: what somebody should know who gets the classifier's folder and nothing else."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from review_sentiment.datasets.sources import TABLES
 from review_sentiment.headline import headline_row
 from review_sentiment.pipelines.reporting.story import data_line, origin_of, selection_note
 from review_sentiment.pipelines.reporting.summary import code, escape_markdown, headline_table
@@ -13,7 +12,7 @@ from review_sentiment.pipelines.reporting.summary import code, escape_markdown, 
 # Hub id, license and language of the encoders that this project names itself; nothing is claimed of any other.
 _MINILM = ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en")
 _DISTILBERT = ("distilbert/distilbert-base-uncased", "apache-2.0", "en")
-_ENCODERS = {
+_ENCODERS: dict[str, tuple[str | None, str, str | None]] = {
     "minilm": _MINILM,
     _MINILM[0]: _MINILM,
     _DISTILBERT[0]: _DISTILBERT,
@@ -42,10 +41,13 @@ def model_card(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
 def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    parameters = origin_of(run_info)["parameters"]
-    encoder, source = parameters["encoder"], public_name(parameters["reviews"])
-    without_revision = encoder.partition("@")[0]  # of a hub id; a folder's name is not shown here
-    hub_id, license_name, language = _ENCODERS.get(without_revision, (without_revision, "unknown", None))
+    origin = origin_of(run_info)
+    source = _public_name(origin, "reviews")
+    encoder = origin["parameters"]["encoder"].partition("@")[0]
+    # A hub id like a folder's name would be another encoder.
+    hub_id, license_name, language = _ENCODERS.get(
+        encoder, (None if "encoder" in _local_inputs(origin) else encoder, "unknown", None)
+    )
     figures = {row["metric"]: row["value"] for row in evaluation["headline"] if row["metric"] in _HUB_METRICS}
     card = ModelCardData(
         model_name=_NAME,
@@ -53,7 +55,7 @@ def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str
         language=language,
         library_name="transformers",
         pipeline_tag="text-classification",
-        base_model=hub_id if _HUB_ID.fullmatch(hub_id) else None,
+        base_model=hub_id,
         metrics=list(figures),
         eval_results=[
             EvalResult(
@@ -66,17 +68,16 @@ def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str
     return f"{card.to_yaml()}\n"
 
 
-def public_name(source: str) -> str:
-    """Name reviews or an encoder without telling where they lie on this machine.
-
-    Args:
-        source: A hub id, or a path.
-
-    Returns:
-        The hub id, or the file's or folder's own name.
-    """
-    is_hub_id = _HUB_ID.fullmatch(source) and PurePath(source).suffix not in {*TABLES, ".json"}
+def _public_name(origin: Mapping[str, Any], name: str) -> str:
+    """The hub id of `reviews` or `encoder`, or the own name of a file or folder, not where it lies on this machine."""
+    source: str = origin["parameters"][name]
+    is_hub_id = _HUB_ID.fullmatch(source) and name not in _local_inputs(origin)
     return source if is_hub_id else PurePath(source).name or source
+
+
+def _local_inputs(origin: Mapping[str, Any]) -> Sequence[str]:
+    """Those of `reviews` and `encoder` that are files here; older runs did not say, and might tell where these lie."""
+    return origin.get("local_inputs", ["reviews", "encoder"])
 
 
 def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
@@ -84,8 +85,8 @@ def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
     labels = " or ".join(map(code, evaluation["label_names"]))
     accuracy = headline_row(evaluation, "accuracy")
     # Paths of this machine say nothing to others.
-    encoder = code(public_name(origin["parameters"]["encoder"]))
-    source = code(public_name(origin["parameters"]["reviews"]))
+    encoder = code(_public_name(origin, "encoder"))
+    source = code(_public_name(origin, "reviews"))
     calibration = evaluation["calibration"]
     weak = [row for row in evaluation["slices"] if row["high"] < accuracy["value"]]
     note = selection_note(evaluation)
