@@ -26,6 +26,7 @@ from review_sentiment.model.encoder import Pretrained, collate, freeze_lowest
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.model.precision import Precision, computing_in
 from review_sentiment.pipelines.modeling.batches import LengthBatches
+from review_sentiment.runs.manifest import machine
 
 RECIPES = {"reference": "reference", "ours": "imdb"}
 MAX_TOKENS = 256
@@ -112,7 +113,7 @@ def main() -> None:
             )
     lengths = jobs["ours"].train_lengths
     publish(
-        "training",
+        f"training, {machine()['cpu']}",  # the ratio hangs on it
         f"Training steps of 16 reviews of {sum(lengths) / rows:.0f} tokens in the mean, {chosen.rounds} rounds.",
         table,
         [
