@@ -113,7 +113,7 @@ def main() -> None:
             )
     lengths = jobs["ours"].train_lengths
     publish(
-        f"training, {machine()['cpu']}",  # the ratio hangs on it
+        f"training, {machine()['cpu']}, {formats['ours']}",  # the ratio hangs on both, and Xeons may share a name
         f"Training steps of 16 reviews of {sum(lengths) / rows:.0f} tokens in the mean, {chosen.rounds} rounds.",
         table,
         [

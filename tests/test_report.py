@@ -184,6 +184,7 @@ def test_the_model_card_lies_with_the_classifier_and_the_hub_reads_it(reported):
     assert accuracy.metric_value == round(reported.results["evaluation"]["headline"][0]["value"], 4)
     assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
     assert (card.data.base_model, card.data.license) == (None, "unknown")  # nothing is known of a folder's encoder
+    assert reported.run_info["local_inputs"] == ["reviews", "encoder"]
     assert str(reported.folder) not in card.content
     assert str(reported.encoder) not in card.content
 
@@ -366,6 +367,9 @@ def test_the_model_card_takes_no_folder_for_a_name_on_the_hub(reported):
     card = model_card(reported.results, run_info)
     assert ("base_model" in card, "secret" in card, "models/" in card) == (False, False, False)
     assert ("`mine`" in card, "`reviews`" in card) == (True, True)
+
+    older = {name: value for name, value in run_info.items() if name != "local_inputs"}
+    assert model_card(reported.results, older) == card
 
     card = model_card(reported.results, {**run_info, "local_inputs": []})
     assert ("base_model: models/mine\n" in card, "`secret/reviews`" in card) == (True, True)
