@@ -18,7 +18,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no gradient checkpointing": {"gradient_checkpointing": True},
     "fused AdamW": {"optimizer": "adamw_torch"},
     "batches of 16, not 2 x 8": {"batch_size": 8, "accumulation_steps": 2},
-    "bf16 (where the machine gains by it)": {"precision": "fp32"},
+    "bf16 (where the machine gains by it)": {"dtype": "fp32"},
     "weight average (costs time, brings quality)": {"average_decay": 0},
     "word embeddings as published": {"freeze_word_embeddings": False},
     "mean pooling (costs time, brings quality)": {"pooling": "first_token"},

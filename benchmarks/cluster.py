@@ -29,7 +29,7 @@ from review_sentiment.scoring.scorer import Scorer
 
 ONE, TWO = "one process, one core", "Ray, two nodes of one core"
 _CARRIED = 200_000
-ENGINES = {ONE: {}, TWO: {"engine": "ray", "workers": 2}}
+ENGINES = {ONE: {}, TWO: {"executor": "ray", "workers": 2}}
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         "base",
         subset={"train_rows": chosen.train_rows, "validation_rows": 100, "test_rows": chosen.test_rows},
         # Of bf16's roundings a difference would say nothing.
-        training={"epochs": chosen.epochs, "precision": "fp32", "threads": 1, "attention": "sdpa", "logging_steps": 1},
+        training={"epochs": chosen.epochs, "dtype": "fp32", "threads": 1, "attention": "sdpa", "logging_steps": 1},
     )
     reviews = read_reviews(chosen.reviews, params)
     job = make_job(reviews, params)
@@ -74,7 +74,7 @@ def main() -> None:
 def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
     """Score with an untrained head, in one process and on the cluster: name, seconds, and the scored rows of each."""
     encoder = minilm()
-    classifier = Classifier(with_head(job, encoder).eval(), encoder.tokenizer, {"engine": {"precision": "fp32"}})
+    classifier = Classifier(with_head(job, encoder).eval(), encoder.tokenizer, {"compute": {"dtype": "fp32"}})
     classifier.tokenizer.model_max_length = job.params.tokenize.scoring_max_tokens
     scorer = Scorer(
         "run", ["negative", "positive"], TokenizerDataset(encoder="minilm").load(), job.params.tokenize,

@@ -12,13 +12,13 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from results import ROOT, publish
 
-from review_sentiment.fingerprint import take_fingerprint
 from review_sentiment.metrics import softmax
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import TokenizeParams, parse_parameters
 from review_sentiment.pipelines.monitoring.drift import compare_reviews
 from review_sentiment.pipelines.monitoring.measures import build_reference, draw_rows, measure_rows
+from review_sentiment.reference import measure_reference
 from review_sentiment.text import clean_text
 
 # Invented for this purpose; sentences are put together at random.
@@ -96,8 +96,8 @@ class _FinishedRun:
             self._catalog.load(name) for name in ("classifier", "tokenizer", "splits", "predictions")
         )
         self._known = {row_id for rows in splits.values() for row_id in rows["row_id"]}
-        fingerprint = take_fingerprint(self._tokenizer, [splits["train"].to_pandas()], splits["test"]["row_id"][:])
-        self._reference = build_reference(fingerprint, predictions, {"versions_read": {}})
+        statistics = measure_reference(self._tokenizer, [splits["train"].to_pandas()], splits["test"]["row_id"][:])
+        self._reference = build_reference(statistics, predictions, {"versions_read": {}})
 
     def unseen(self, rows: int) -> list[str]:
         """Reviews of the run's source that stand in none of its splits."""

@@ -1,6 +1,6 @@
 """Reviews scored per second with the project's newest classifier, against transformers' pipeline at its defaults.
 
-With each engine of the newest export too, if that is of this classifier.
+With each backend of the newest export too, if that is of this classifier.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from transformers import pipeline
 from review_sentiment.datasets.classifier import ClassifierDataset
 from review_sentiment.datasets.exported import ExportedClassifierDataset
 from review_sentiment.model.tokens import encode_texts
-from review_sentiment.scoring.exported import ONNX_ENGINES, Engine
+from review_sentiment.scoring.exported import ONNX_BACKENDS, Backend
 from review_sentiment.scoring.scorer import build_scorer
 
 
@@ -40,39 +40,39 @@ def main() -> None:
     classifier = ClassifierDataset(filepath=str(folder)).load()
     exports = sorted(ROOT.joinpath(chosen.project).glob("data/06_models/exported_classifier/*/exported_classifier"))
     exported = ExportedClassifierDataset(filepath=str(exports[-1])).load() if exports else None
-    engines: list[Engine] = ["torch"]
+    backends: list[Backend] = ["torch"]
     if exported is not None and exported.weights_sha256 == classifier.weights_sha256:
-        engines += ONNX_ENGINES
+        backends += ONNX_BACKENDS
     scorers = {
-        engine: build_scorer(
+        backend: build_scorer(
             classifier,
             {"weights_sha256": classifier.weights_sha256},
             exported,
             folder.parent.name,
-            params.inference.model_copy(update={"engine": engine}),
+            params.inference.model_copy(update={"backend": backend}),
         )
-        for engine in engines
+        for backend in backends
     }
     stock = pipeline("text-classification", str(folder), device="cpu")
 
-    ours: dict[Engine, list[float]] = {engine: [] for engine in engines}
+    ours: dict[Backend, list[float]] = {backend: [] for backend in backends}
     stocks: list[float] = []
-    labels: dict[Engine, list[str]] = {engine: [] for engine in engines}
+    labels: dict[Backend, list[str]] = {backend: [] for backend in backends}
     stock_labels: list[str] = []
     whole: list[bool] = []
-    operations: dict[Engine, list[float]] = {engine: [] for engine in engines}
+    operations: dict[Backend, list[float]] = {backend: [] for backend in backends}
     stock_operations: list[float] = []
     config = classifier.model.config
     for part in np.array_split(np.arange(len(texts)), chosen.rounds):
         rows = [texts[row] for row in part]
         first = rows[: chosen.pipeline_rows]
-        for engine, scorer in scorers.items():
+        for backend, scorer in scorers.items():
             seconds, scores = _timed(partial(scorer.score, rows))
-            ours[engine].append(len(rows) / seconds)
+            ours[backend].append(len(rows) / seconds)
             encoded = encode_texts(scorer.tokenizer, scores.texts, scorer.tokenize.scoring_max_tokens, scorer.tokenize)
             tokens = [int(length) for length in encoded["length"]]
-            operations[engine].append(forward_flops(config, tokens, True) / seconds)
-            labels[engine] += [scorer.label_names[label_id] for label_id in scores.label_id[: len(first)]]
+            operations[backend].append(forward_flops(config, tokens, True) / seconds)
+            labels[backend] += [scorer.label_names[label_id] for label_id in scores.label_id[: len(first)]]
         whole += list(scores.seen_share[: len(first)] == 1)
         seconds, answers = _timed(partial(stock, first, truncation=True))
         stocks.append(len(first) / seconds)
@@ -80,24 +80,24 @@ def main() -> None:
         stock_operations.append(forward_flops(config, read.tolist(), False) / seconds)
         stock_labels += [answer["label"] for answer in answers]
     peaks = [peak_flops(dtype, config) for dtype in (torch.float32, torch.bfloat16)]
-    same = {engine: np.array(labels[engine]) == np.array(stock_labels) for engine in engines}
-    read_whole = ", ".join(f"{same[engine][np.array(whole)].mean():.1%}" for engine in engines)
+    same = {backend: np.array(labels[backend]) == np.array(stock_labels) for backend in backends}
+    read_whole = ", ".join(f"{same[backend][np.array(whole)].mean():.1%}" for backend in backends)
     publish(
-        f"inference, {classifier.precision_here()}",  # PyTorch's ratio hangs on it
+        f"inference, {classifier.dtype_here()}",  # PyTorch's ratio hangs on it
         f"Scoring {chosen.rows:,} IMDB test reviews, in {chosen.rounds} parts, and in turn with them the first"
         f" {chosen.pipeline_rows:,} of each part.",
         [
             _row("transformers.pipeline", stocks, stocks, stock_operations, peaks, "1"),
             *(
                 _row(
-                    f"ours ({engine})",
-                    ours[engine],
+                    f"ours ({backend})",
+                    ours[backend],
                     stocks,
-                    operations[engine],
+                    operations[backend],
                     peaks,
-                    f"{same[engine].mean():.1%} of {len(whole):,}",
+                    f"{same[backend].mean():.1%} of {len(whole):,}",
                 )
-                for engine in engines
+                for backend in backends
             ),
         ],
         [

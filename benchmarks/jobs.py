@@ -20,8 +20,8 @@ from review_sentiment.datasets.arrow import ArrowDataset
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
+from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.encoder import Classifier, Pretrained, add_head
-from review_sentiment.model.precision import Precision
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
 from review_sentiment.pipelines.modeling.batches import LengthBatches
@@ -52,14 +52,14 @@ class Job:
         return Job(self.params.model_copy(update={"training": training}), self.tokenized)
 
     def train(self, pretrained: Pretrained) -> tuple[Classifier, pd.DataFrame]:
-        """Fine-tune, on the engine that the parameters name."""
+        """Fine-tune, on the compute that the parameters name."""
         params = self.params
         with TemporaryDirectory() as folder:
             arguments = (
                 self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize, params.diagnosis,
                 Checkpoints(Path(folder), "benchmark", resume=False),
             )  # fmt: skip
-            return train_on_ray(*arguments) if params.training.engine == "ray" else train(*arguments, Workers())
+            return train_on_ray(*arguments) if params.training.executor == "ray" else train(*arguments, Workers())
 
 
 def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:
@@ -116,7 +116,7 @@ def with_head(job: Job, encoder: Pretrained) -> PreTrainedModel:
     return add_head(encoder, job.params.data.label_names, training.pooling, *dropout)
 
 
-def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[float, Precision, str]:
+def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[float, Dtype, str]:
     """Train one epoch, and time its steps from the second on: the first also warms up.
 
     Args:
@@ -131,7 +131,7 @@ def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[
     _, history = job.train(encoder)
     logged = history.loc[history["split"] == "train", "seconds"]
     seconds = (logged.iloc[-1] - logged.iloc[0]) / examples_timed(job)
-    return seconds, history["number_format"].iloc[0], history["attention"].iloc[0]
+    return seconds, history["dtype"].iloc[0], history["attention"].iloc[0]
 
 
 def examples_timed(job: Job) -> float:

@@ -67,8 +67,8 @@ def _run(
         job.tokenized["validation"] = job.tokenized["validation"].select(range(min(1000, test_rows)))
     classifier, history = job.train(minilm())
     test = job.tokenized["test"]
-    engine = classifier.settings["engine"]
-    forward = TorchForward(classifier.model, classifier.tokenizer.pad_token_id, 32, engine["precision"])
+    compute = classifier.settings["compute"]
+    forward = TorchForward(classifier.model, classifier.tokenizer.pad_token_id, 32, compute["dtype"])
     logits = forward(test["input_ids"][:])
     epochs = history[history["split"] == "validation"]
     return {
@@ -76,7 +76,7 @@ def _run(
         "seconds": float(history["seconds"].iloc[-1]),
         "forecast": float(history["forecast_seconds"].iloc[0]),
         "epochs": ", ".join(f"{row.accuracy:.2%} at {row.seconds / 60:.1f} min" for row in epochs.itertuples()),
-        "format": engine["precision"],
+        "format": compute["dtype"],
     }
 
 

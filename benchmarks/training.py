@@ -22,9 +22,9 @@ from jobs import (
 )
 from results import publish
 
+from review_sentiment.model.dtype import Dtype, computing_in
 from review_sentiment.model.encoder import Pretrained, collate, freeze_lowest
 from review_sentiment.model.first_token import first_token_only
-from review_sentiment.model.precision import Precision, computing_in
 from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.runs.manifest import machine
 
@@ -34,7 +34,7 @@ PLAIN = "ours, bare loop"
 ENCODERS = {"distilbert": distilbert_shape, "minilm": minilm}
 
 
-def bare_loop(job: Job, encoder: Pretrained, precision: Precision, attention: str) -> float:
+def bare_loop(job: Job, encoder: Pretrained, dtype: Dtype, attention: str) -> float:
     """Seconds per example of the same steps without the Trainer, its callbacks and the datasets."""
     params = job.params.training
     model = with_head(job, encoder).train()
@@ -53,7 +53,7 @@ def bare_loop(job: Job, encoder: Pretrained, precision: Precision, attention: st
         for number, batch in enumerate(batches):
             if number == 1:
                 begin = time.perf_counter()
-            with computing_in(model, precision):
+            with computing_in(model, dtype):
                 loss = model(**batch).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm)
@@ -80,7 +80,7 @@ def main() -> None:
     table = []
     for encoder in (ENCODERS[name]() for name in chosen.encoders):
         seconds: dict[str, list[float]] = {name: [] for name in (*RECIPES, PLAIN)}
-        formats: dict[str, Precision] = {}
+        formats: dict[str, Dtype] = {}
         for _ in range(chosen.rounds):
             for name, job in jobs.items():
                 measured, formats[name], attention = seconds_per_example(job, encoder)

@@ -51,7 +51,7 @@ TINY = {
         "freeze_word_embeddings": False,  # the tiny encoder's are random, and there is nothing else to learn words from
         "adversarial_distance": None,  # a label here does hang on single words
         "logging_steps": 5,
-        "precision": "fp32",
+        "dtype": "fp32",
         "threads": 1,
         "attention": "sdpa",
     },

@@ -138,13 +138,13 @@ def test_minilm_says_that_it_is_read_by_the_mean(tiny_encoder: Path):
 
 
 def test_bf16_reaches_the_hidden_states_and_leaves_with_it(tiny_encoder: Path):
-    from review_sentiment.model.precision import computing_in
+    from review_sentiment.model.dtype import computing_in
 
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
     model = add_head(pretrained, ["bad", "good"], "auto", None, None)
     inputs = {"input_ids": torch.randint(5, 25, (2, 9)), "output_hidden_states": True}
-    for precision, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        with computing_in(model, precision):
+    for dtype, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        with computing_in(model, dtype):
             assert {state.dtype for state in model(**inputs).hidden_states[1:]} == {expected}
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(**inputs).hidden_states[0].dtype == torch.float32

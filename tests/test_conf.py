@@ -36,7 +36,7 @@ def test_the_reference_recipe_is_the_tutorials(shipped):
     assert (values.reviews, values.encoder) == ("stanfordnlp/imdb", "distilbert-base-uncased")
     assert (training.batch_size, training.accumulation_steps, training.epochs) == (8, 2, 3)
     assert (training.learning_rate, training.warmup_steps, training.weight_decay) == (3e-5, 500, 0.01)
-    assert (training.gradient_checkpointing, training.precision, training.metric_for_best) == (True, "fp32", "f1")
+    assert (training.gradient_checkpointing, training.dtype, training.metric_for_best) == (True, "fp32", "f1")
     assert (training.learning_rate_width, training.average_decay, training.hidden_dropout) == (None, 0, None)
     assert values.subset.validation_from == "test"
 
@@ -102,9 +102,9 @@ def test_each_pipelines_inputs_and_outputs():
     assert free["export"] == {"classifier", "reload_check", "tokenized", "predictions", "run_info"}
     assert pipelines["export"].all_outputs() >= {"export_report", "exported_classifier"}
     assert pipelines["inference"].all_outputs() >= {"scored_reviews", "scoring_summary"}
-    assert free["monitoring"] == {"scored_reviews", "training_fingerprint", "predictions", "tokenizer", "run_info"}
+    assert free["monitoring"] == {"scored_reviews", "reference_statistics", "predictions", "tokenizer", "run_info"}
     assert pipelines["data_engineering"].all_outputs() >= {
-        "reviews_checked", "data_profile", "splits", "tokenized", "training_fingerprint",
+        "reviews_checked", "data_profile", "splits", "tokenized", "reference_statistics",
     }  # fmt: skip
     assert free["monitoring_of_log"] == free["monitoring"] - {"scored_reviews"} | {"prediction_log"}
     assert pipelines["monitoring"].all_outputs() >= {"drift_report", "drift"}

@@ -164,7 +164,7 @@ def test_the_parameters_page_tells_bounds_values_and_environments(reference):
     assert rows["training.epochs"].startswith(
         "| `training.epochs`<br>whole number, above 0 | `3`<br>imdb, full: `2` | passes"
     )
-    assert "`auto`, `fp32`, `bf16`" in rows["training.precision"]
+    assert "`auto`, `fp32`, `bf16`" in rows["training.dtype"]
     assert "reference: `500`" in rows["training.warmup_steps"]
 
 

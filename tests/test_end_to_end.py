@@ -14,7 +14,7 @@ from tests.conftest import UP_TO_MODELING
 
 EVERY_RUN_WRITES = {
     "02_intermediate/data_profile.json/{run}/data_profile.json",
-    "02_intermediate/training_fingerprint.json/{run}/training_fingerprint.json",
+    "02_intermediate/reference_statistics.json/{run}/reference_statistics.json",
     "02_intermediate/reviews_checked.parquet/{run}/reviews_checked.parquet",
     "03_primary/splits/{run}/splits",
     "05_model_input/tokenized/{run}/tokenized",
@@ -68,7 +68,7 @@ def test_the_history_holds_the_forecast_and_how_it_was_computed(whole_run):
     history = whole_run.load("history")
     assert list(history["split"]) == ["forecast", *(["train"] * 2 + ["validation"]) * 6]
     assert history["forecast_seconds"].iloc[-1] == pytest.approx(history["seconds"].iloc[-1], rel=0.1)
-    assert set(history["number_format"]) == {"fp32"}
+    assert set(history["dtype"]) == {"fp32"}
     assert set(history["threads"]) == {1}
     assert 0 <= history["padding_share"].iloc[0] < 0.2
     assert whole_run.load("metrics")["seconds"]["forecast"] == history["forecast_seconds"].iloc[0] > 0
@@ -128,9 +128,9 @@ def test_the_manifest_tells_what_a_run_ran_on(whole_run):
     assert manifest["complete"]
     assert manifest["parameters"]["training"]["epochs"] == 6
     assert manifest["parameters"]["baseline"]["ngram_max"] == 2
-    assert (manifest["engine"]["precision"], manifest["engine"]["threads"]) == ("fp32", 1)
+    assert (manifest["compute"]["dtype"], manifest["compute"]["threads"]) == ("fp32", 1)
     assert len(manifest["encoder_sha256"]) == 64
-    assert manifest["data_fingerprint"] == whole_run.load("data_profile")["fingerprint"]
+    assert manifest["data_hash"] == whole_run.load("data_profile")["data_hash"]
     assert manifest["versions_read"]["classifier"] == run
     assert set(manifest["node_seconds"]) >= {"check_reviews", "fine_tune", "summarize"}
     assert manifest["libraries"]["torch"].startswith("2.13")

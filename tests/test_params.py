@@ -43,7 +43,7 @@ def test_every_fault_is_told_with_its_path(raw):
     [
         ("subset.test_rows", "many", "got 'many'"),
         ("data.label_names", "good", "at least 2 items"),
-        ("training.precision", "fp8", "got 'fp8'"),
+        ("training.dtype", "fp8", "got 'fp8'"),
         ("training.seed", 99999999999, "input should be less than 4294967296, got 99999999999"),
         ("training.threads", 100000, "got 100000"),
     ],

@@ -311,7 +311,7 @@ def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):
     assert words[:3] == ["kedro", "run", "--params"]
     given = dict(pair.split("=", 1) for pair in words[3].split(","))
     assert given["training.epochs"] == "6"
-    assert (given["training.precision"], given["training.threads"], given["training.attention"]) == (
+    assert (given["training.dtype"], given["training.threads"], given["training.attention"]) == (
         "fp32",
         "1",
         "eager",

@@ -29,7 +29,7 @@ def assert_same(project, one: str, other: str) -> None:
     first, second = weights(project, one), weights(project, other)
     assert first.keys() == second.keys()
     assert [name for name in first if not first[name].equal(second[name])] == []
-    timed = ["seconds", "forecast_seconds", "resumed", "engine_reason"]
+    timed = ["seconds", "forecast_seconds", "resumed", "compute_reason"]
     pd.testing.assert_frame_equal(
         project.load("history", one).drop(columns=timed), project.load("history", other).drop(columns=timed)
     )

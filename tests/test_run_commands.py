@@ -84,8 +84,8 @@ def test_training_can_go_back_to_the_data_of_an_earlier_run(made):
     newer = made.run("data_engineering", subset={"train_rows": 60})
     trained = made.run("modeling", run="good", training={"epochs": 1})
     assert files().reads(trained) == {"splits": made.good, "tokenized": made.good}
-    fingerprint = made.load("data_profile", made.good)["fingerprint"]
-    assert f"reviews:     reviews.csv, fingerprint {fingerprint}" in call("show", trained)
+    digest = made.load("data_profile", made.good)["data_hash"]
+    assert f"reviews:     reviews.csv, hash {digest}" in call("show", trained)
     for run in (newer, trained):
         files().delete(run)
 
@@ -95,7 +95,7 @@ def test_show_tells_what_a_run_was_and_what_became_of_it(made):
     manifest = made.load("manifest", made.good)
     for text in (
         f"run:         {made.good}", "label:       good", "state:       complete", "--params \"reviews=reviews.csv,",
-        f"fingerprint {manifest['data_fingerprint']}", f"SHA-256 {manifest['encoder_sha256']}",
+        f"hash {manifest['data_hash']}", f"SHA-256 {manifest['encoder_sha256']}",
         "computed:    in fp32, threads: 1", f"torch {manifest['libraries']['torch']}", f"read by:     {made.report}",
         f"report:      data/08_reporting/report.html/{made.good}/report.html", "code:        not under git",
         f"verdict:     {made.load('readiness', made.good)['sentence']}",
@@ -118,8 +118,8 @@ def test_a_repetition_gives_identical_predictions(made):
     assert f"{made.good} was repeated as {again}.\nIdentical: all 20 predictions are the same, bit for bit." in text
     assert "Code, libraries, machine, data and encoder are the same." in text
     first, second = (made.load("manifest", run) for run in (made.good, again))
-    engine = first["engine"]
-    measured = {name: engine[name] for name in ("precision", "threads", "attention", "device")}
+    compute = first["compute"]
+    measured = {name: compute[name] for name in ("dtype", "threads", "attention", "device")}
     assert second["parameters"]["training"] == {**first["parameters"]["training"], **measured}
     assert second["parameters"]["report"] == first["parameters"]["report"]
     files().delete(again)
@@ -132,7 +132,7 @@ def test_what_can_not_be_repeated_is_refused_before_anything_is_written(made):
     kept = Path("reviews.csv").read_bytes()
     table.to_csv("reviews.csv", index=False)
     try:
-        assert f"the reviews in reviews.csv are not those of the run {made.good}" in call("rerun", "good", fails=True)
+        assert f"the reviews in reviews.csv are no longer those of run {made.good}" in call("rerun", "good", fails=True)
     finally:
         Path("reviews.csv").write_bytes(kept)
     assert f"the run {made.report} made no predictions" in call("rerun", made.report, fails=True)
@@ -224,7 +224,7 @@ def test_an_interrupted_clean_is_finished_by_the_next(made, copy, monkeypatch):
 def test_the_best_are_counted_for_each_set_of_reviews(made, copy):
     ledger = copy.folder / "data/08_reporting/run_ledger"
     row = pd.read_parquet(next(ledger.glob(f"{made.bad}-*")))
-    row.assign(data_fingerprint="other").to_parquet(next(ledger.glob(f"{made.bad}-*")))
+    row.assign(data_hash="other").to_parquet(next(ledger.glob(f"{made.bad}-*")))
     shown = call("clean", "--keep-best", "1")
     assert shown.count("one of the 1 best on its reviews") == 1  # the good one has a label
     assert f"{made.bad}  one of the 1 best" in shown
@@ -272,7 +272,7 @@ def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
     newer = f"The newest classifier is that of {made.bad}; `kedro predict --run {made.good}` asks this one."
     assert newer in done.output
     runs = files().runs()
-    assert files().story(runs[-1])["pipelines"] == ["reporting"]
+    assert files().manifest(runs[-1])["pipelines"] == ["reporting"]
     assert files().reads(runs[-1])["metrics"] == made.good
 
     bad = tiny_params(made, **{"training.learning_rate": 1e-7, "training.epochs": 1})

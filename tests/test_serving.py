@@ -126,7 +126,7 @@ def test_it_says_what_answers_and_counts(trained):
     with serving(trained) as client:
         info = client.get("/info").json()
         assert (info["run"], info["label_names"], info["test"]["rows"]) == (trained.first, ["negative", "positive"], 20)
-        assert info["engine"] == "torch"
+        assert info["backend"] == "torch"
         low, high = info["test"]["accuracy_interval"]
         assert low < info["test"]["accuracy"] <= high
         assert info["confidence"] == {"threshold": None, "max_error": 0.03}

@@ -179,7 +179,7 @@ def test_a_run_is_running_as_long_as_its_process_lives(files):
         child.wait()
         child.stdout.close()
     assert files.state(RUNS[0]) == "killed"
-    assert files.story(RUNS[0])["env"] == "imdb"
+    assert files.manifest(RUNS[0])["env"] == "imdb"
 
 
 def test_deleting_is_finished_wherever_it_was_interrupted(files, monkeypatch):

@@ -149,7 +149,7 @@ class ManifestHooks:
         self._node_seconds: dict[str, float] = {}
         self._loaded: dict[str, str] = {}
         self._checkpoints: Checkpoints | None = None
-        self._found: dict[str, Any] = {"data_fingerprint": None, "encoder_sha256": None}
+        self._found: dict[str, Any] = {"data_hash": None, "encoder_sha256": None}
         files = files_of(self._context)
         # Another process may have done a part of this run already: what it has written is read before all else.
         begun = run_params["run_id"] if run_params["run_id"] in files.versions() else None
@@ -188,7 +188,7 @@ class ManifestHooks:
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
-        """Note the version that was read, and the fingerprints that the data carry."""
+        """Note the version that was read, and the hashes that the data carry."""
         # Newest may change under a run that another one overtakes, so the version is asked for now.
         dataset = self._catalog.get(dataset_name)
         if data is not None and isinstance(dataset, AbstractVersionedDataset):
@@ -197,7 +197,7 @@ class ManifestHooks:
                 self._loaded[dataset_name] = version
         if dataset_name == "checkpoints":
             self._checkpoints = data
-        self._note_fingerprints(dataset_name, data)
+        self._note_hashes(dataset_name, data)
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
@@ -206,17 +206,17 @@ class ManifestHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Note the fingerprints that the data carry."""
-        self._note_fingerprints(dataset_name, data)
+        """Note the hashes that the data carry."""
+        self._note_hashes(dataset_name, data)
 
-    def _note_fingerprints(self, dataset_name: str, data: Any) -> None:
+    def _note_hashes(self, dataset_name: str, data: Any) -> None:
         if dataset_name == "data_profile":
-            self._found["data_fingerprint"] = data["fingerprint"]
+            self._found["data_hash"] = data["data_hash"]
         elif dataset_name == "pretrained":
             self._found["encoder_sha256"] = data.sha256
         elif dataset_name == "classifier":
             self._found["encoder_sha256"] = data.settings["encoder_sha256"]
-            self._found["engine"] = data.settings["engine"]
+            self._found["compute"] = data.settings["compute"]
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -247,7 +247,7 @@ class ManifestHooks:
         run = manifest["run"]
         # Two processes of one run may end at once.
         with folder_held(self._context.project_path) if given_run() else nullcontext():
-            before = self._files.story(run) if self._files.has("manifest", run) else None
+            before = self._files.manifest(run) if self._files.has("manifest", run) else None
             if before is None:
                 _pin_own(self._catalog, "manifest")
                 self._catalog.save("manifest", manifest)
@@ -355,10 +355,10 @@ def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str,
 
 def _origin(run: str | None, files: RunFiles) -> dict[str, Any] | None:
     """How an earlier run was made, by its own words, also where it was killed; None where it left none."""
-    story = files.story(run) if run is not None else None
+    manifest = files.manifest(run) if run is not None else None
     # An older one may lack what newer code keeps.
     kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
-    return {key: story[key] for key in kept if key in story} if story else None
+    return {key: manifest[key] for key in kept if key in manifest} if manifest else None
 
 
 def _refuse_data_made_otherwise(files: RunFiles, versions: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
@@ -366,7 +366,7 @@ def _refuse_data_made_otherwise(files: RunFiles, versions: Mapping[str, str], pa
     now = flatten(parameters)
     faults: dict[str, None] = {}  # each once, in this order
     for dataset in sorted({"splits", "tokenized"} & versions.keys()):
-        then = flatten((files.story(versions[dataset]) or {}).get("parameters") or {})
+        then = flatten((files.manifest(versions[dataset]) or {}).get("parameters") or {})
         for name in _MADE_WITH:
             if then.get(name, now[name]) != now[name]:
                 faults[f"{name} was {parameter_text(then[name])}, and is {parameter_text(now[name])}"] = None

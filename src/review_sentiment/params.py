@@ -137,7 +137,7 @@ class TrainingParams(Block):
     gradient_checkpointing: bool = Field(description="recompute activations instead of keeping them")
     first_token_only: bool = Field(description="the last layer computes no other token")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto: a CUDA accelerator where there is one")
-    precision: Literal["auto", "fp32", "bf16"] = Field(description="number format of the matrix products")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(description="number format of matmuls")
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(description="CPU threads of one operation")
     attention: Literal["auto", "eager", "sdpa", "sdpa_fp32"] = Field(description="how attention is computed")
     time_budget_minutes: float | None = Field(gt=0, description="fine-tuning ends within it")
@@ -148,7 +148,7 @@ class TrainingParams(Block):
     metric_for_best: Literal["accuracy", "f1", "loss"] = Field(description="validation figure that picks the epoch")
     early_stopping_patience: PositiveInt | None = Field(description="epochs without improvement before it stops")
     checkpoint_minutes: float | None = Field(ge=0, description="training between two checkpoints")
-    engine: Literal["local", "ray"] = Field(description="local: this process")
+    executor: Literal["local", "ray"] = Field(description="local: this process")
     workers: PositiveInt = Field(description="ray's processes; each computes its share of every batch")
 
     @model_validator(mode="after")
@@ -160,8 +160,8 @@ class TrainingParams(Block):
             )
         if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
             raise ValueError(f"warmup_steps from 1 up is a number of steps, got {self.warmup_steps}")
-        if self.engine == "local" and self.workers > 1:
-            raise ValueError(f"workers ({self.workers}) above 1 need engine ray, got local")
+        if self.executor == "local" and self.workers > 1:
+            raise ValueError(f"workers ({self.workers}) above 1 need executor ray, got local")
         if self.batch_size % self.workers:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of workers ({self.workers}), which share each batch"
@@ -262,7 +262,7 @@ class InferenceParams(Block):
 
     max_error: float = Field(gt=0, lt=1, description="confident answers may be wrong this often on validation rows")
     batch_size: PositiveInt = Field(description="reviews per forward pass")
-    engine: Literal["auto", "torch", "onnx", "onnx_int8"] = Field(description="what computes")
+    backend: Literal["auto", "torch", "onnx", "onnx_int8"] = Field(description="what computes")
     workers: PositiveInt = Field(description="processes that score")
 
 

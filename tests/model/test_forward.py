@@ -5,13 +5,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
+from review_sentiment.model.dtype import computing_in
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.model.padding import pad
-from review_sentiment.model.precision import computing_in
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_scoring_by_several_threads_answers_as_by_one_and_leaves_all_as_it_was(tiny_encoder, precision):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_scoring_by_several_threads_answers_as_by_one_and_leaves_all_as_it_was(tiny_encoder, dtype):
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_encoder).train()
     rows = [[5 + (row + place) % 20 for place in range(3 + row)] for row in range(12)]
@@ -19,9 +19,9 @@ def test_scoring_by_several_threads_answers_as_by_one_and_leaves_all_as_it_was(t
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = TorchForward(model, 0, 4, precision)(rows)
+        alone = TorchForward(model, 0, 4, dtype)(rows)
         torch.set_num_threads(3)
-        together = TorchForward(model, 0, 4, precision)(rows)
+        together = TorchForward(model, 0, 4, dtype)(rows)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)

@@ -34,10 +34,10 @@ def exported(trained):
     return trained
 
 
-def scorer_of(project, run: str, engine: str) -> Scorer:
-    """What would score with a run's classifier, where this engine is asked for."""
+def scorer_of(project, run: str, backend: str) -> Scorer:
+    """What would score with a run's classifier, where this backend is asked for."""
     classifier, check = project.load("classifier", run), project.load("reload_check", run)
-    inference = InferenceParams(max_error=0.1, batch_size=8, engine=engine, workers=1)
+    inference = InferenceParams(max_error=0.1, batch_size=8, backend=backend, workers=1)
     return build_scorer(classifier, check, project.load("exported_classifier"), run, inference)
 
 
@@ -98,7 +98,7 @@ def test_the_folder_says_what_it_was_made_from(exported):
     assert loaded.weights_sha256 == classifier.weights_sha256
     assert loaded.label_names == classifier.label_names == ["negative", "positive"]
     assert loaded.settings == classifier.settings
-    assert loaded.tokenizer.fingerprint() == classifier.encoder_tokenizer().fingerprint()
+    assert loaded.tokenizer.tokenizer_hash() == classifier.encoder_tokenizer().tokenizer_hash()
     assert loaded.tokenizer.max_tokens == 32
 
 
@@ -107,8 +107,8 @@ def test_the_report_compares_each_engine_with_pytorch_on_the_test_rows(exported)
     predictions = exported.load("predictions")
 
     assert (report["run"], report["rows"], report["passed"], report["faults"]) == (exported.first, 20, True, [])
-    assert set(report["engines"]) == {"torch", "onnx", "onnx_int8"}
-    torch, fp32, int8 = (report["engines"][engine] for engine in ("torch", "onnx", "onnx_int8"))
+    assert set(report["backends"]) == {"torch", "onnx", "onnx_int8"}
+    torch, fp32, int8 = (report["backends"][backend] for backend in ("torch", "onnx", "onnx_int8"))
     assert torch["accuracy"] == (predictions["predicted"] == predictions["label"]).mean()
     assert fp32["agreement"] == 1
     assert fp32["accuracy_change"] == 0
@@ -117,25 +117,25 @@ def test_the_report_compares_each_engine_with_pytorch_on_the_test_rows(exported)
     for figures in (torch, fp32, int8):
         assert 0 < figures["latency_ms_median"] <= figures["latency_ms_p95"]
         assert figures["speedup"] == figures["reviews_per_second"] / torch["reviews_per_second"]
-    fastest = max(report["engines"], key=lambda engine: report["engines"][engine]["speedup"])
+    fastest = max(report["backends"], key=lambda backend: report["backends"][backend]["speedup"])
     assert report["onnxruntime"].count(".") == 2
     assert report["fastest"] == exported.load("exported_classifier").fastest == fastest
     assert f"Fastest here: {fastest}." in report["sentence"]
 
 
-@pytest.mark.parametrize("engine", ["onnx", "onnx_int8"])
-def test_scoring_by_either_model_gives_the_labels_that_were_evaluated(exported, engine):
-    scorer = scorer_of(exported, exported.first, engine)
+@pytest.mark.parametrize("backend", ["onnx", "onnx_int8"])
+def test_scoring_by_either_model_gives_the_labels_that_were_evaluated(exported, backend):
+    scorer = scorer_of(exported, exported.first, backend)
 
     scores = scorer.score(list(exported.load("splits")["test"]["text"]))
 
-    assert scorer.engine == engine
+    assert scorer.backend == backend
     predictions = exported.load("predictions")
     assert [scorer.label_names[label_id] for label_id in scores.label_id] == list(predictions["predicted"])
     np.testing.assert_allclose(scores.proba[:, 1], predictions["proba_positive"], atol=0.05)
 
 
-def test_inference_is_computed_by_the_fastest_engine(exported, caplog):
+def test_inference_is_computed_by_the_fastest_backend(exported, caplog):
     test = exported.load("splits")["test"].to_pandas()
     test[["text"]].to_csv("new.csv", index=False)
 
@@ -151,7 +151,7 @@ def test_a_run_that_was_not_exported_is_computed_by_torch_or_says_so(exported):
     second = exported.run("data_engineering", "modeling", training={"epochs": 1, "seed": 1}, subset={"seed": 1})
 
     newest = open_scorer(open_context(), None)
-    assert (newest.run, newest.engine) == (second, "torch")
+    assert (newest.run, newest.backend) == (second, "torch")
     with pytest.raises(UserError, match=f'newest export is not of run {second}: .* --params "run={second}", or'):
         scorer_of(exported, second, "onnx")
     with pytest.raises(UserError, match=r"not of the test rows that run .* --load-versions tokenized:VERSION"):
@@ -253,15 +253,15 @@ def test_the_gate_goes_by_its_bounds(exported):
     predictions.loc[row, "predicted"] = other[predictions.loc[row, "predicted"]]
     tokens = exported.load("tokenized", version=exported.first)
     classifier = exported.load("classifier", version=exported.first)
-    engines = gate.measure_engines(candidate, classifier, tokens["test"], predictions, batch_size=8)
+    backends = gate.measure_backends(candidate, classifier, tokens["test"], predictions, batch_size=8)
 
     def judge(**bounds):
-        return gate.judge_export(engines, candidate, len(predictions), ExportParams(**bounds))
+        return gate.judge_export(backends, candidate, len(predictions), ExportParams(**bounds))
 
     strict = judge(max_accuracy_drop=0, max_disagreement=0.04)
-    assert strict["engines"]["onnx"]["agreement"] == 0.95
-    assert strict["engines"]["onnx"]["accuracy_change"] == pytest.approx(0.05)
-    low, high = strict["engines"]["onnx"]["accuracy_change_interval"]
+    assert strict["backends"]["onnx"]["agreement"] == 0.95
+    assert strict["backends"]["onnx"]["accuracy_change"] == pytest.approx(0.05)
+    low, high = strict["backends"]["onnx"]["accuracy_change_interval"]
     assert low < 0.05 < high
     assert strict["faults"][0] == (
         "onnx gives 5.0% of the test rows another answer; export.max_disagreement allows 4.0%"
@@ -289,10 +289,10 @@ def test_without_the_extra_it_says_what_to_install(exported, monkeypatch):
     with pytest.raises(UserError, match=r'needs onnxruntime, not installed here: pip install -e "\.\[onnx\]'):
         exported.run("export")
     with pytest.raises(
-        UserError, match=r'pip install -e "\.\[onnx\]" in the project folder, or score with inference.engine=torc'
+        UserError, match=r'pip install -e "\.\[onnx\]" in the project folder, or score with inference.backend=torc'
     ):
         scorer_of(exported, exported.first, "onnx")
-    assert scorer_of(exported, exported.first, "auto").engine == "torch"
+    assert scorer_of(exported, exported.first, "auto").backend == "torch"
 
 
 @pytest.mark.slow
@@ -320,10 +320,10 @@ def test_a_drop_that_may_be_chance_is_told_as_such(exported, interval, said):
         "accuracy": 0.8958, "accuracy_change": -0.0125, "accuracy_change_interval": interval, "agreement": 0.99,
         "reviews_per_second": 2.0,
     }  # fmt: skip
-    engines = {"torch": {"accuracy": 0.9083, "reviews_per_second": 1.0}, "onnx_int8": worse}
-    engines["onnx"] = {**worse, "accuracy_change": 0.0, "largest_difference": 0.0}
+    backends = {"torch": {"accuracy": 0.9083, "reviews_per_second": 1.0}, "onnx_int8": worse}
+    backends["onnx"] = {**worse, "accuracy_change": 0.0, "largest_difference": 0.0}
 
-    report = gate.judge_export(engines, candidate, 240, ExportParams(max_accuracy_drop=0.005, max_disagreement=0.02))
+    report = gate.judge_export(backends, candidate, 240, ExportParams(max_accuracy_drop=0.005, max_disagreement=0.02))
 
     assert report["faults"][0].startswith("onnx_int8 is right on 89.6% of the test rows instead of 90.8%")
     assert ("on 240 test rows this may be chance" in report["faults"][0]) == said

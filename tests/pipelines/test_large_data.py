@@ -21,7 +21,7 @@ from review_sentiment.params import SubsetParams, TokenizeParams
 from review_sentiment.pipelines.data_engineering import nodes
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.data_engineering.repeats import find_repeats
-from review_sentiment.runs.manifest import data_fingerprint
+from review_sentiment.runs.manifest import data_hash
 from review_sentiment.schemas import check_reviews_table
 from review_sentiment.text import row_id_of
 from tests.conftest import ROOT, in_chunks, make_corpus, whole
@@ -47,7 +47,7 @@ def test_the_sample_is_drawn_as_ever(tmp_path):
     drawn = {name: hash_of(names[rows.places].tolist()) for name, rows in nodes.select_subset(reviews, subset).items()}
     # As drawn by the code that held all rows in one frame, on which the published figures rest.
     assert drawn == {"train": "da4372a6d50a8546", "validation": "2365ef6e8f63ba04", "test": "d18675fc53bc6d4c"}
-    assert data_fingerprint(reviews.chunks()) == "32ecb2dca13cc8e6afafbcd4c9885324"
+    assert data_hash(reviews.chunks()) == "32ecb2dca13cc8e6afafbcd4c9885324"
 
 
 @pytest.mark.parametrize("in_memory", [1000, 16])
@@ -94,7 +94,7 @@ def test_a_fingerprint_is_that_of_all_rows_in_order(monkeypatch):
     expected = hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
     monkeypatch.setattr("review_sentiment.runs.manifest.CHUNK_ROWS", 7)
-    assert data_fingerprint([table.iloc[:25], table.iloc[25:]]) == expected
+    assert data_hash([table.iloc[:25], table.iloc[25:]]) == expected
 
 
 def test_tokens_of_a_split_are_made_in_steps_and_taken_again(tmp_path, tiny_encoder, monkeypatch, caplog):

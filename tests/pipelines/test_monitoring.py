@@ -10,11 +10,11 @@ from kedro.io import DatasetError
 from review_sentiment.catalog import open_context, open_scorer
 from review_sentiment.datasets.encoder import TokenizerDataset
 from review_sentiment.errors import UserError
-from review_sentiment.fingerprint import measure_texts, take_fingerprint, token_ids
 from review_sentiment.params import MonitoringParams
 from review_sentiment.pipelines.monitoring import drift
 from review_sentiment.pipelines.monitoring.figure import drift_figure
 from review_sentiment.pipelines.monitoring.measures import build_reference, draw_rows, measure_rows
+from review_sentiment.reference import measure_reference, measure_texts, token_ids
 from review_sentiment.serving.log import PredictionLog
 from review_sentiment.text import row_id_of
 from tests.conftest import GOOD, copy_of, make_corpus, new_project
@@ -47,7 +47,7 @@ def reference_of(measures: pd.DataFrame) -> dict:
     training = measures.assign(tokens=measures["tokens_per_word"] * measures["words"])
     numbers = ["words", "tokens", "unknown_share", "character_surprise", "common_pairs"]
     return {
-        "fingerprint": {
+        "statistics": {
             "character_pairs": np.ones(31 * 31).tolist(),
             "reviews": {name: training[name].tolist() for name in numbers},
         },
@@ -256,9 +256,9 @@ def reference(encoder):
     texts = make_corpus(300)["text"]
     train = pd.DataFrame({"row_id": texts.map(row_id_of), "text": texts})
     predictions = scored(texts, seed=1).assign(row_id=train["row_id"])
-    fingerprint = json.loads(json.dumps(take_fingerprint(encoder, [train], train["row_id"].tolist())))
-    run_info = {"versions_read": {"predictions": "A", "training_fingerprint": "A"}}
-    return build_reference(fingerprint, predictions, run_info)
+    statistics = json.loads(json.dumps(measure_reference(encoder, [train], train["row_id"].tolist())))
+    run_info = {"versions_read": {"predictions": "A", "reference_statistics": "A"}}
+    return build_reference(statistics, predictions, run_info)
 
 
 def report_on(table: pd.DataFrame, encoder, reference, text_column: str = "text") -> dict:
@@ -383,7 +383,7 @@ def test_a_run_says_whether_reviews_drifted_and_fails_only_if_asked(scoring, cap
     assert report["drifted"] is False
     # Of the classifier that scored them, though there is a newer one.
     assert report["runs"] == {
-        "predictions": scoring.first, "training_fingerprint": scoring.first, "scored_reviews": scoring.scored_in,
+        "predictions": scoring.first, "reference_statistics": scoring.first, "scored_reviews": scoring.scored_in,
     }  # fmt: skip
     assert report["sentence"] == "No drift: 60 reviews look like those of training in all 7 signals."
     assert report["sentence"] in caplog.messages
@@ -412,7 +412,7 @@ def test_reviews_are_not_compared_with_another_classifier_or_other_splits(scorin
     ):
         scoring.run("monitoring", load_versions={"predictions": scoring.newer})
     with pytest.raises(UserError, match="different splits: "):
-        scoring.run("monitoring", load_versions={"training_fingerprint": scoring.other})
+        scoring.run("monitoring", load_versions={"reference_statistics": scoring.other})
 
 
 def test_what_the_server_answered_is_compared_too(scoring):

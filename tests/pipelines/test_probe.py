@@ -3,9 +3,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.errors import UserError
-from review_sentiment.model.precision import computing_in
+from review_sentiment.model.dtype import computing_in
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.probe import choose_engine, device_among, measure_pace, merge_passes
+from review_sentiment.pipelines.modeling.probe import choose_compute, device_among, measure_pace, merge_passes
 
 
 @pytest.fixture
@@ -29,30 +29,30 @@ def test_probing_leaves_model_and_random_state_as_they_were(model, batch, traini
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, threads = torch.get_rng_state(), torch.get_num_threads()
 
-    engine = choose_engine(model, batch, training)
-    pace = measure_pace(model, batch, engine, training)
+    compute = choose_compute(model, batch, training)
+    pace = measure_pace(model, batch, compute, training)
     assert 0 < pace.row_seconds < pace.step_seconds < 1
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
     assert all(weight.grad is None for weight in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
-    assert engine.threads <= threads
+    assert compute.threads <= threads
 
 
 def test_what_is_asked_for_is_taken_and_not_measured(model, batch, training):
-    asked = training.model_copy(update={"precision": "bf16", "threads": 1, "attention": "eager"})
-    engine = choose_engine(model, batch, asked)
+    asked = training.model_copy(update={"dtype": "bf16", "threads": 1, "attention": "eager"})
+    compute = choose_compute(model, batch, asked)
 
-    assert (engine.precision, engine.threads, engine.attention, engine.device) == ("bf16", 1, "eager", "cpu")
-    assert "bf16" not in engine.reason
-    assert "eager" not in engine.reason
-    with engine.applied(model):
+    assert (compute.dtype, compute.threads, compute.attention, compute.device) == ("bf16", 1, "eager", "cpu")
+    assert "bf16" not in compute.reason
+    assert "eager" not in compute.reason
+    with compute.applied(model):
         assert torch.get_num_threads() == 1
 
 
 def test_attention_in_fp32_learns_as_in_fp32_and_scores_as_in_bf16(model, batch, training):
-    asked = training.model_copy(update={"precision": "bf16", "threads": 1, "attention": "sdpa_fp32"})
-    engine = choose_engine(model, batch, asked)
+    asked = training.model_copy(update={"dtype": "bf16", "threads": 1, "attention": "sdpa_fp32"})
+    compute = choose_compute(model, batch, asked)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": torch.ones(8, 30, dtype=torch.int64)}
     inputs["attention_mask"][0, 20:] = 0
     query = model.base_model.encoder.layer[0].attention.self.query.weight
@@ -68,7 +68,7 @@ def test_attention_in_fp32_learns_as_in_fp32_and_scores_as_in_bf16(model, batch,
     model(**inputs, labels=batch["labels"]).loss.backward()
     exact = query.grad.clone()
     rounded, scores = gradient_and_scores()
-    with engine.applied(model):
+    with compute.applied(model):
         learned, scores_then = gradient_and_scores()
     assert torch.equal(scores_then, scores)
     assert 0 < (learned - exact).norm() < (rounded - exact).norm()
@@ -78,7 +78,7 @@ def test_attention_in_fp32_learns_as_in_fp32_and_scores_as_in_bf16(model, batch,
 def test_attention_that_the_encoder_lacks_is_refused(model, batch, training, attention):
     model.set_attn_implementation("eager")
     with pytest.raises(UserError, match=rf"training\.attention is {attention}, which this encoder does not support"):
-        choose_engine(model, batch, training.model_copy(update={"attention": attention}))
+        choose_compute(model, batch, training.model_copy(update={"attention": attention}))
 
 
 def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, monkeypatch):
@@ -86,10 +86,10 @@ def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, mon
 
     monkeypatch.setattr(probe, "_WORTHWHILE", 0.0)
     monkeypatch.setattr(probe, "bf16_products_gain", lambda width, device: 2.0)
-    assert choose_engine(model, batch, training).precision == "bf16"
+    assert choose_compute(model, batch, training).dtype == "bf16"
 
     monkeypatch.setattr(probe, "_BF16_BOUND", 1e-6)
-    assert choose_engine(model, batch, training).precision == "fp32"
+    assert choose_compute(model, batch, training).dtype == "fp32"
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,14 @@ from review_sentiment.pipelines.modeling.watch import DivergedError
 from review_sentiment.runs.cluster import place_workers
 from tests.conftest import UP_TO_MODELING, make_corpus
 
-ON_RAY = {"engine": "ray", "workers": 2}
+ON_RAY = {"executor": "ray", "workers": 2}
 # Ray 2.60 raises its own deprecation warnings when it is imported; remove when it does not.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def test_without_the_extra_one_message_says_what_to_install(training_job, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    words = r'^Ray is asked for, and not installed .*: pip install -e "\.\[ray\]", or set training.engine=local'
+    words = r'^Ray is asked for, and not installed .*: pip install -e "\.\[ray\]", or set training.executor=local'
     with pytest.raises(UserError, match=words):
         train_on_ray(*training_job(**ON_RAY))
 

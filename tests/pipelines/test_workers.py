@@ -19,7 +19,7 @@ from tests.conftest import TINY
 
 # Of 82 rows in batches of 9 the last holds one, so two of three workers have no share of it; it is also alone in the
 # last step of an epoch.
-SHARED = {"epochs": 2, "batch_size": 9, "accumulation_steps": 3, "logging_steps": 1, "workers": 3, "engine": "ray"}
+SHARED = {"epochs": 2, "batch_size": 9, "accumulation_steps": 3, "logging_steps": 1, "workers": 3, "executor": "ray"}
 
 
 def work(rank: int, port: int, answers, job: tuple) -> None:
@@ -128,8 +128,8 @@ def test_accumulation_changes_neither_loss_nor_gradients(job):
 @pytest.mark.parametrize(
     ("training", "words"),
     [
-        ({"workers": 2}, r"workers \(2\) above 1 need engine ray, got local"),
-        ({"workers": 3, "engine": "ray"}, r"batch_size \(16\) must be a multiple of workers \(3\)"),
+        ({"workers": 2}, r"workers \(2\) above 1 need executor ray, got local"),
+        ({"workers": 3, "executor": "ray"}, r"batch_size \(16\) must be a multiple of workers \(3\)"),
     ],
 )
 def test_workers_that_contradict_are_refused(raw, training, words):

@@ -32,8 +32,8 @@ def test_processes_that_are_told_a_run_leave_one_version_and_one_manifest(projec
     assert set(manifest["versions_read"].values()) == {RUN, newer}
     assert {name for name, run in manifest["versions_read"].items() if run == newer} == {"tokenized_before"}
     assert {"check_reviews", "fine_tune", "build_report"} <= set(manifest["node_seconds"])
-    assert manifest["engine"]["precision"] == "fp32"
-    assert manifest["data_fingerprint"] == project.load("data_profile", RUN)["fingerprint"]
+    assert manifest["compute"]["dtype"] == "fp32"
+    assert manifest["data_hash"] == project.load("data_profile", RUN)["data_hash"]
     assert list(project.load("run_ledger")["run"]) == [RUN]
 
     with pytest.raises(UserError, match=f"the run {RUN} has data_profile, .*splits.* already"):

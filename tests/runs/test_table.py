@@ -19,7 +19,7 @@ def make_row(run: str, accuracy: float = 0.8, classifier_run: str | None = None,
     """A row as `record_run` makes it, without a run."""
     return {
         "run": run, "classifier_run": classifier_run or run, "env": "base", "reviews": "reviews.csv",
-        "encoder": "minilm", "data_fingerprint": "f", "commit": None, "dirty": None, "minutes": 1.5, "test_rows": 240,
+        "encoder": "minilm", "data_hash": "f", "commit": None, "dirty": None, "minutes": 1.5, "test_rows": 240,
         "accuracy": accuracy, "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.04, "f1": accuracy,
         "f1_low": accuracy - 0.05, "f1_high": accuracy + 0.05, "loss": 0.4, "roc_auc": None, "baseline_accuracy": 0.75,
         "ready": False, "parameters": json.dumps({"training.epochs": 4, "encoder": "minilm", **parameters}),
@@ -170,7 +170,7 @@ def test_a_new_report_replaces_the_old_one_in_the_list():
 
 
 def test_the_run_to_beat_is_the_best_on_the_same_data():
-    other = {**make_row("r2", 0.99), "data_fingerprint": "other"}
+    other = {**make_row("r2", 0.99), "data_hash": "other"}
     reports = make_ledger(make_row("r1", 0.85), other, make_row("r3", 0.85), make_row("r4"), make_row("r5"))
     assert best_before(reports, 4) == 2
     assert best_before(reports, 1) == 0

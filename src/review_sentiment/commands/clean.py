@@ -105,7 +105,7 @@ def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, kee
 
 def _best_runs(reports: pd.DataFrame, on_disk: list[str], count: int) -> list[str]:
     """The most accurate classifiers on each set of test rows, since figures on others do not compare."""
-    alike = reports[reports["classifier_run"].isin(on_disk)].groupby(["data_fingerprint", "test_rows"])
+    alike = reports[reports["classifier_run"].isin(on_disk)].groupby(["data_hash", "test_rows"])
     best = [rows.sort_values("accuracy", kind="stable")["classifier_run"].iloc[-count:] for _, rows in alike]
     return [str(run) for runs in best for run in runs]
 

@@ -45,7 +45,7 @@ def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
     if number == 0:
         raise UserError("standard input holds no text: give one a line")
     on_test = check_on_test(context.catalog.load("predictions", version=scorer.run), scorer.threshold)
-    click.echo(f"Answered by run {scorer.run}, computed by {scorer.engine}: {accuracy_text(on_test)}.", err=as_json)
+    click.echo(f"Answered by run {scorer.run}, computed by {scorer.backend}: {accuracy_text(on_test)}.", err=as_json)
 
 
 def _arguments(texts: Sequence[str]) -> Iterator[tuple[int, str]]:

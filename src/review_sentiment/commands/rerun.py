@@ -13,14 +13,14 @@ from rich.text import Text
 from review_sentiment.catalog import files_of
 from review_sentiment.errors import UserError
 from review_sentiment.params import load_parameters
-from review_sentiment.runs.manifest import data_fingerprint, flatten
+from review_sentiment.runs.manifest import data_hash, flatten
 from review_sentiment.terminal import open_console
 
 # Which earlier run is read, and where to go on, is told by the versions; a repetition does all of the work.
 _NOT_REPEATED = {"run", "resume"}
-_RAN_ON = ("code", "libraries", "machine", "data_fingerprint", "encoder_sha256", "engine")
-# The source's hash tells more than git does, and the engine's reason is in words.
-_NO_CAUSE = {"code.commit", "code.dirty", "engine.reason"}
+_RAN_ON = ("code", "libraries", "machine", "data_hash", "encoder_sha256", "compute")
+# The source's hash tells more than git does, and the compute's reason is in words.
+_NO_CAUSE = {"code.commit", "code.dirty", "compute.reason"}
 _MISSING = object()
 
 
@@ -35,19 +35,19 @@ def rerun_run(name: str) -> None:
     """
     files = files_of(KedroSession.create().load_context())
     run = files.find(name, files.runs())
-    story = files.story(run)
-    if story is None or files.state(run) in ("running", "killed"):
+    manifest = files.manifest(run)
+    if manifest is None or files.state(run) in ("running", "killed"):
         raise UserError(f"the run {run} has left no manifest, which a repetition needs")
     if not files.has("predictions", run):
         raise UserError(f"the run {run} made no predictions that a repetition could be compared with")
-    env = None if story["env"] == "base" else story["env"]
-    parameters = _parameters_to_give(story, env)
-    _check_reviews(story, env, parameters)
-    names = [] if story["pipelines"] == ["__default__"] else story["pipelines"]
+    env = None if manifest["env"] == "base" else manifest["env"]
+    parameters = _parameters_to_give(manifest, env)
+    _check_reviews(manifest, env, parameters)
+    names = [] if manifest["pipelines"] == ["__default__"] else manifest["pipelines"]
     session = settings.SESSION_CLASS.create(env=env, runtime_params=parameters)
     with session:
         try:
-            session.run(pipeline_names=names, load_versions=files.reads(run), **story.get("selection", {}))
+            session.run(pipeline_names=names, load_versions=files.reads(run), **manifest.get("selection", {}))
         except UserError:
             # A gate that fails, as it may have in the run itself, comes after everything is written.
             if not files.has("predictions", session.session_id):
@@ -56,16 +56,16 @@ def rerun_run(name: str) -> None:
     before, after = (pd.read_parquet(files.path("predictions", version)) for version in (run, again))
     console = open_console()
     console.print(Text(f"{run} was repeated as {again}.\n{same_predictions(before, after)}"), soft_wrap=True)
-    console.print(Text(_changes_text(story, files.story(again) or {})), soft_wrap=True)
+    console.print(Text(_changes_text(manifest, files.manifest(again) or {})), soft_wrap=True)
 
 
-def _parameters_to_give(story: Mapping[str, Any], env: str | None) -> dict[str, Any]:
+def _parameters_to_give(manifest: Mapping[str, Any], env: str | None) -> dict[str, Any]:
     """The recorded parameters that are others today, nested, with what was measured then instead of `auto`."""
-    recorded = {name: value for name, value in flatten(story["parameters"]).items() if name not in _NOT_REPEATED}
-    engine = story.get("engine")
-    if engine is not None:
-        recorded |= {f"training.{name}": engine[name] for name in ("precision", "threads", "attention")}
-        recorded["training.device"] = "auto" if engine["device"] == "cuda" else engine["device"]
+    recorded = {name: value for name, value in flatten(manifest["parameters"]).items() if name not in _NOT_REPEATED}
+    compute = manifest.get("compute")
+    if compute is not None:
+        recorded |= {f"training.{name}": compute[name] for name in ("dtype", "threads", "attention")}
+        recorded["training.device"] = "auto" if compute["device"] == "cuda" else compute["device"]
     config = KedroSession.create(env=env).load_context().config_loader
     today = flatten(load_parameters(config).model_dump(mode="json"))
     nested: dict[str, Any] = {}
@@ -79,20 +79,20 @@ def _parameters_to_give(story: Mapping[str, Any], env: str | None) -> dict[str, 
     return nested
 
 
-def _check_reviews(story: Mapping[str, Any], env: str | None, parameters: dict[str, Any]) -> None:
+def _check_reviews(manifest: Mapping[str, Any], env: str | None, parameters: dict[str, Any]) -> None:
     """Read the reviews as the run did, before anything is written, and refuse others than those.
 
     Raises:
         UserError: They have changed.
     """
-    if "data_engineering" not in story["pipelines"] and "__default__" not in story["pipelines"]:
+    if "data_engineering" not in manifest["pipelines"] and "__default__" not in manifest["pipelines"]:
         return
     catalog = KedroSession.create(env=env, runtime_params=parameters).load_context().catalog
     catalog["reviews_checked"] = MemoryDataset(copy_mode="assign")
     SequentialRunner().run(pipelines["data_engineering"].only_nodes("check_reviews"), catalog)
-    if data_fingerprint(catalog.load("reviews_checked").chunks()) != story["data_fingerprint"]:
+    if data_hash(catalog.load("reviews_checked").chunks()) != manifest["data_hash"]:
         raise UserError(
-            f"the reviews in {story['parameters']['reviews']} are not those of the run {story['run']} any more, so it"
+            f"the reviews in {manifest['parameters']['reviews']} are no longer those of run {manifest['run']}, so it"
             " can't be repeated; `kedro runs show` tells its command, to train on the new ones"
         )
 
@@ -122,7 +122,7 @@ def same_predictions(before: pd.DataFrame, after: pd.DataFrame) -> str:
 
 def _changes_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Say what a repetition ran on that the run did not."""
-    then, now = (flatten({part: story.get(part) for part in _RAN_ON}) for story in (before, after))
+    then, now = (flatten({part: manifest.get(part) for part in _RAN_ON}) for manifest in (before, after))
     names = [name for name in then | now if name not in _NO_CAUSE and then.get(name) != now.get(name)]
     text = "Code, libraries, machine, data and encoder are the same."
     if names:

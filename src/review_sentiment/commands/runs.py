@@ -45,18 +45,18 @@ def list_runs() -> None:
 
 
 def _listed(files: RunFiles, run: str, size: int | None, row: dict[Any, Any] | None) -> dict[str, str]:
-    story = files.story(run) or {"env": row["env"] if row else ""}
+    manifest = files.manifest(run) or {"env": row["env"] if row else ""}
     shown = row or {}
     return {
         "run": run,
         "label": files.labels_of(run),
         "state": files.state(run) if size is not None else "cleaned",
-        "pipelines": _pipelines_text(story.get("pipelines", [])),
-        "env": story.get("env", ""),
+        "pipelines": _pipelines_text(manifest.get("pipelines", [])),
+        "env": manifest.get("env", ""),
         "accuracy (95 % interval)": show_interval(shown, "accuracy") if row else "",
         "F1": f"{shown['f1']:.1%}" if row else "",
         "baseline": f"{shown['baseline_accuracy']:.1%}" if row else "",
-        "minutes": f"{story['seconds'] / 60:.1f}" if "seconds" in story else "",
+        "minutes": f"{manifest['seconds'] / 60:.1f}" if "seconds" in manifest else "",
         "size": show_size(size) if size is not None else "",
         "ready": ("yes" if shown["ready"] else "no") if row else "",
         "changed": _few(shown["changed"]) if row else "",

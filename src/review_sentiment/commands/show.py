@@ -34,16 +34,16 @@ def show_run(name: str) -> None:
     run = files.find(name, sorted({*files.runs(), *ledger["classifier_run"]}))
     row = _ledger_row(ledger, run)
     # Of a cleaned run there is only the ledger.
-    story = files.story(run) or ({"parameters": {}, "env": row["env"]} if row else {})
+    manifest = files.manifest(run) or ({"parameters": {}, "env": row["env"]} if row else {})
     console = open_console()
-    for what, text in _facts(files, run, story, row):
+    for what, text in _facts(files, run, manifest, row):
         console.print(Text(f"{what + ':':13}{text}"), soft_wrap=True)
-    recorded = flatten(story.get("parameters") or {}) or (json.loads(row["parameters"]) if row else {})
+    recorded = flatten(manifest.get("parameters") or {}) or (json.loads(row["parameters"]) if row else {})
     known = {name: value for name, value in flatten(base).items() if name in recorded}
     _print_table(console, ("parameter", "conf/base", "this run"), changed_parameters(known, recorded))
     if row:
         _print_table(console, ("figure", "value"), list(_figures(row)))
-    seconds = sorted(story.get("node_seconds", {}).items(), key=lambda item: -item[1])
+    seconds = sorted(manifest.get("node_seconds", {}).items(), key=lambda item: -item[1])
     _print_table(console, ("node", "seconds"), [(node, f"{spent:.1f}") for node, spent in seconds])
     sizes = sorted(files.sizes(run).items(), key=lambda item: -item[1])
     _print_table(console, ("dataset", "size"), [(dataset, show_size(size)) for dataset, size in sizes])
@@ -59,39 +59,39 @@ def _ledger_row(ledger: pd.DataFrame, run: str) -> dict[str, Any] | None:
 
 
 def _facts(
-    files: RunFiles, run: str, story: Mapping[str, Any], row: Mapping[str, Any] | None
+    files: RunFiles, run: str, manifest: Mapping[str, Any], row: Mapping[str, Any] | None
 ) -> Iterator[tuple[str, str]]:
     yield "run", run
     if files.labels_of(run):
         yield "label", files.labels_of(run)
     state = files.state(run) if run in files.runs() else "cleaned: only the ledger still knows it"
-    yield "state", f"{state} ({story['error']})" if story.get("error") else state
-    if "started" in story:
-        yield "started", story["started"]
-    if "seconds" in story:
-        yield "took", f"{story['seconds'] / 60:.1f} minutes"
-    if "pipelines" in story:
-        yield "command", _command_text(story)
-    if story.get("classifier_run") not in (None, run):
-        yield "classifier", f"of the run {story['classifier_run']}"
+    yield "state", f"{state} ({manifest['error']})" if manifest.get("error") else state
+    if "started" in manifest:
+        yield "started", manifest["started"]
+    if "seconds" in manifest:
+        yield "took", f"{manifest['seconds'] / 60:.1f} minutes"
+    if "pipelines" in manifest:
+        yield "command", _command_text(manifest)
+    if manifest.get("classifier_run") not in (None, run):
+        yield "classifier", f"of the run {manifest['classifier_run']}"
     # The reviews are those of the run that read them, which a run of modeling alone is not.
-    data = files.story(next(iter(files.follow(run, "data_profile")), run)) or story
-    for what, holder, known in (("reviews", data, "data_fingerprint"), ("encoder", story, "encoder_sha256")):
+    data = files.manifest(next(iter(files.follow(run, "data_profile")), run)) or manifest
+    for what, holder, known in (("reviews", data, "data_hash"), ("encoder", manifest, "encoder_sha256")):
         value = (holder.get("parameters") or {}).get(what) or (row and row[what])
         digest = holder.get(known) or (row and row.get(known)) or "not recorded"
         if value:
-            yield what, f"{value}, {'fingerprint' if what == 'reviews' else 'SHA-256'} {digest}"
-    if "engine" in story:
-        engine = story["engine"]
-        yield "computed", f"in {engine['precision']}, threads: {engine['threads']}, {engine['attention']} attention"
-        yield "because", engine["reason"] or "asked for"
-    if "machine" in story:
-        machine = story["machine"]
+            yield what, f"{value}, {'hash' if what == 'reviews' else 'SHA-256'} {digest}"
+    if "compute" in manifest:
+        compute = manifest["compute"]
+        yield "computed", f"in {compute['dtype']}, threads: {compute['threads']}, {compute['attention']} attention"
+        yield "because", compute["reason"] or "asked for"
+    if "machine" in manifest:
+        machine = manifest["machine"]
         yield "machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"
-    if "code" in story:
-        yield "code", _code_text(story["code"])
-    if "libraries" in story:
-        yield "libraries", ", ".join(f"{name} {version}" for name, version in story["libraries"].items())
+    if "code" in manifest:
+        yield "code", _code_text(manifest["code"])
+    if "libraries" in manifest:
+        yield "libraries", ", ".join(f"{name} {version}" for name, version in manifest["libraries"].items())
     for other in sorted(set(files.reads(run).values())):
         read = sorted(name for name, version in files.reads(run).items() if version == other)
         yield "read", f"{', '.join(read)} of {other}"
@@ -105,17 +105,17 @@ def _facts(
         yield "verdict", _verdict(files, row)
 
 
-def _command_text(story: Mapping[str, Any]) -> str:
+def _command_text(manifest: Mapping[str, Any]) -> str:
     """The command line that a run was started with, as far as its manifest tells."""
     parts = ["kedro run"]
-    if story["env"] != "base":
-        parts.append(f"--env {story['env']}")
-    if story["pipelines"] != ["__default__"]:
-        parts.append(f"--pipelines {','.join(story['pipelines'])}")
-    for name, chosen in story.get("selection", {}).items():
+    if manifest["env"] != "base":
+        parts.append(f"--env {manifest['env']}")
+    if manifest["pipelines"] != ["__default__"]:
+        parts.append(f"--pipelines {','.join(manifest['pipelines'])}")
+    for name, chosen in manifest.get("selection", {}).items():
         option = name.replace("node_names", "nodes").replace("_", "-")
         parts.append(f"--{option} {','.join(chosen)}")
-    values = story["command_parameters"].items()
+    values = manifest["command_parameters"].items()
     given = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values]
     if given:
         parts.append(f'--params "{",".join(given)}"')

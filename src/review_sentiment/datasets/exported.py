@@ -23,20 +23,20 @@ class ExportedClassifierDataset(FolderDataset):
         from tokenizers import Tokenizer
 
         from review_sentiment.model.tokens import EncoderTokenizer
-        from review_sentiment.scoring.exported import ONNX_ENGINES, ExportedClassifier
+        from review_sentiment.scoring.exported import ONNX_BACKENDS, ExportedClassifier
 
         about = json.loads((path / _ABOUT).read_text("utf-8"))
         max_tokens = about.pop("max_tokens")
         tokenizer = Tokenizer.from_file(str(path / _TOKENIZER))
         return ExportedClassifier(
-            models={engine: path / _MODELS[engine] for engine in ONNX_ENGINES},
+            models={backend: path / _MODELS[backend] for backend in ONNX_BACKENDS},
             tokenizer=EncoderTokenizer(about["settings"]["encoder"], tokenizer, max_tokens),
             **about,
         )
 
     def _write(self, data: "ExportedClassifier", path: Path) -> None:
-        for engine in data.models:
-            (path / _MODELS[engine]).write_bytes(data.content(engine))
+        for backend in data.models:
+            (path / _MODELS[backend]).write_bytes(data.content(backend))
         (path / _TOKENIZER).write_text(data.tokenizer.tokenizer.to_str(pretty=True), "utf-8")
         about = {
             "run": data.run,

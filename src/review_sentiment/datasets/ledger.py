@@ -11,7 +11,7 @@ from kedro_datasets._typing import TablePreview
 from review_sentiment.datasets.atomic import replace_atomically
 from review_sentiment.runs.table import with_changes
 
-_TEXT = ("run", "classifier_run", "env", "reviews", "encoder", "data_fingerprint", "commit")
+_TEXT = ("run", "classifier_run", "env", "reviews", "encoder", "data_hash", "commit")
 _NUMBERS = (
     "minutes", "test_rows", "accuracy", "accuracy_low", "accuracy_high", "f1", "f1_low", "f1_high", "loss", "roc_auc",
     "baseline_accuracy",

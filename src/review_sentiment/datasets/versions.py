@@ -46,7 +46,7 @@ def choose_versions(
     run = _wanted_run(files, free, wanted) if wanted is not None else _newest_run(files, needed, makers, named)
     found = {name: sorted(files.follow(run, name)) for name in free}
     missing = [name for name, versions in found.items() if not versions]
-    if missing and wanted is None and files.story(run) is None:
+    if missing and wanted is None and files.manifest(run) is None:
         logger.warning("What the run %s read is not recorded, so %s may be of another run", run, ", ".join(missing))
         return {
             **choose_versions(files, set(missing), makers, {}, None),

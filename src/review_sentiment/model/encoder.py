@@ -15,11 +15,11 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from transformers.utils import logging as transformers_logging
 
 from review_sentiment.errors import UserError
+from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.first_token import encoder_layers
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.model.padding import pad
 from review_sentiment.model.pooling import add_mean_layer
-from review_sentiment.model.precision import Precision
 from review_sentiment.model.timing import bf16_products_gain
 from review_sentiment.model.tokens import EncoderTokenizer
 
@@ -72,9 +72,9 @@ class Classifier:
         tokenizer = whole_text_tokenizer(self.tokenizer)
         return EncoderTokenizer(self.settings["encoder"], tokenizer, self.tokenizer.model_max_length)
 
-    def precision_here(self) -> Precision:
+    def dtype_here(self) -> Dtype:
         """What it computes in: bf16 if it was evaluated so and this machine is faster in it, else fp32."""
-        if self.settings["engine"]["precision"] == "fp32":
+        if self.settings["compute"]["dtype"] == "fp32":
             return "fp32"
         return "bf16" if bf16_products_gain(self.model.config.hidden_size, self.model.device) >= 1 else "fp32"
 
@@ -84,7 +84,7 @@ class Classifier:
         Args:
             batch_size: Reviews per forward pass.
         """
-        return TorchForward(self.model, self.tokenizer.pad_token_id, batch_size, self.precision_here())
+        return TorchForward(self.model, self.tokenizer.pad_token_id, batch_size, self.dtype_here())
 
 
 def whole_text_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from review_sentiment.model.dtype import Dtype, autocast, bf16_hidden_states
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.model.padding import Batch, compute_by_length
-from review_sentiment.model.precision import Precision, autocast, bf16_hidden_states
 
 
 class TorchForward:
@@ -30,12 +30,12 @@ class TorchForward:
         model: The classifier; it is left as it is.
         pad_id: The tokenizer's padding id.
         batch_size: Reviews per forward pass.
-        precision: Number format of the matrix products.
+        dtype: Number format of the matrix products.
     """
 
-    def __init__(self, model: PreTrainedModel, pad_id: int, batch_size: int, precision: Precision) -> None:
-        self._made_of = model, pad_id, batch_size, precision
-        self.precision = precision
+    def __init__(self, model: PreTrainedModel, pad_id: int, batch_size: int, dtype: Dtype) -> None:
+        self._made_of = model, pad_id, batch_size, dtype
+        self.dtype = dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Packed weights can't be sent, those that they were made of can."""
@@ -45,15 +45,15 @@ class TorchForward:
         """Score N rows of token ids: logits, float32, shape (N, K)."""
         _, pad_id, batch_size, _ = self._made_of
         batches = rows, pad_id, batch_size, self._ready.config.num_labels
-        return _over_batches(self._ready, lambda output: output.logits, batches, self.precision)
+        return _over_batches(self._ready, lambda output: output.logits, batches, self.dtype)
 
     @cached_property
     def _ready(self) -> PreTrainedModel:
-        return _for_scoring(self._made_of[0], self.precision)
+        return _for_scoring(self._made_of[0], self.dtype)
 
 
 def head_inputs(
-    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, precision: Precision
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int, dtype: Dtype
 ) -> np.ndarray:
     """Compute what the classifier's last layer reads.
 
@@ -62,7 +62,7 @@ def head_inputs(
         rows: N lists of token ids.
         pad_id: The tokenizer's padding id.
         batch_size: Reviews per forward pass.
-        precision: Number format of the matrix products.
+        dtype: Number format of the matrix products.
 
     Returns:
         One vector a review, in the order of `rows`, float32, shape (N, D).
@@ -72,11 +72,11 @@ def head_inputs(
     def keep(_module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
         latest.inputs = inputs[0]
 
-    ready = _for_scoring(model, precision)
+    ready = _for_scoring(model, dtype)
     layer = score_layer(ready)
     layer.register_forward_pre_hook(keep)
     batches = rows, pad_id, batch_size, layer.in_features
-    return _over_batches(ready, lambda _output: latest.inputs, batches, precision)
+    return _over_batches(ready, lambda _output: latest.inputs, batches, dtype)
 
 
 def score_layer(model: PreTrainedModel) -> torch.nn.Linear:
@@ -99,11 +99,11 @@ def _over_batches(
     model: PreTrainedModel,
     read: Callable[[Any], Tensor],
     batches: tuple[Sequence[Sequence[int]], int, int, int],
-    precision: Precision,
+    dtype: Dtype,
 ) -> np.ndarray:
     def compute(batch: Batch) -> np.ndarray:
         placed = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-        with torch.inference_mode(), autocast(model, precision):  # of this thread alone
+        with torch.inference_mode(), autocast(model, dtype):  # of this thread alone
             vectors: np.ndarray = read(model(**placed)).float().cpu().numpy()
         return vectors
 
@@ -119,14 +119,14 @@ def _over_batches(
         return compute_by_length(compute, *batches, threads=threads)
 
 
-def _for_scoring(model: PreTrainedModel, precision: Precision) -> PreTrainedModel:
+def _for_scoring(model: PreTrainedModel, dtype: Dtype) -> PreTrainedModel:
     """A copy that shares the weights, in evaluation mode; in bf16 its products have theirs rounded once.
 
     Autocast rounds them anew in each pass.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     ready = deepcopy(model, shared).eval()
-    if precision == "bf16":
+    if dtype == "bf16":
         for layer in ready.modules():
             if type(layer) is torch.nn.Linear:  # a class made from it may have a product of its own
                 layer.forward = _rounded_product(layer)

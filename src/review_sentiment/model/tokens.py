@@ -22,7 +22,7 @@ class EncoderTokenizer:
     tokenizer: "Tokenizer"
     max_tokens: int
 
-    def fingerprint(self) -> str:
+    def tokenizer_hash(self) -> str:
         """Hash of everything that decides which ids a text gets: 32 hexadecimal digits."""
         return hashlib.blake2b(self.tokenizer.to_str().encode(), digest_size=16).hexdigest()
 

@@ -112,7 +112,7 @@ class RunFiles:
         """The newest run that has a version of each of several datasets; None if there is none."""
         return next((run for run in reversed(self.versions()) if all(self.has(name, run) for name in names)), None)
 
-    def story(self, run: str) -> dict[str, Any] | None:
+    def manifest(self, run: str) -> dict[str, Any] | None:
         """What a run wrote down of itself: its manifest, or what it knew at its start; None if there is neither."""
         for file in (self.path("manifest", run), self._record(run)):
             try:
@@ -138,11 +138,11 @@ class RunFiles:
             return "running"
         if not self.has("manifest", run):
             return "killed"
-        return "complete" if (self.story(run) or {}).get("complete") else "failed"
+        return "complete" if (self.manifest(run) or {}).get("complete") else "failed"
 
     def reads(self, run: str) -> dict[str, str]:
         """Versions of other runs that a run has read, by dataset."""
-        read = (self.story(run) or {}).get("versions_read", {})
+        read = (self.manifest(run) or {}).get("versions_read", {})
         return {name: version for name, version in read.items() if version != run and name in self.folders}
 
     def follow(self, run: str, name: str) -> set[str]:

@@ -75,8 +75,8 @@ def join_manifests(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
     Returns:
         One manifest: all that either did, and how the last one ended.
     """
-    found = {"data_fingerprint", "encoder_sha256", "engine", "recipe_sha256"} & {*before, *now}
-    selections = [story["selection"] for story in (before, now)]
+    found = {"data_hash", "encoder_sha256", "compute", "recipe_sha256"} & {*before, *now}
+    selections = [manifest["selection"] for manifest in (before, now)]
     return {
         **now,
         **{name: now.get(name) or before.get(name) for name in found},
@@ -93,7 +93,7 @@ def join_manifests(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
     }
 
 
-def data_fingerprint(reviews: Iterable[pd.DataFrame]) -> str:
+def data_hash(reviews: Iterable[pd.DataFrame]) -> str:
     """Know a set of reviews again, in whatever order.
 
     Args:

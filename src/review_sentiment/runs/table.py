@@ -73,9 +73,7 @@ def best_before(reports: pd.DataFrame, position: int) -> int:
         The position of the best; the newer one of equals.
     """
     run, earlier = reports.iloc[position], reports.iloc[:position]
-    alike = earlier[
-        (earlier["data_fingerprint"] == run["data_fingerprint"]) & (earlier["test_rows"] == run["test_rows"])
-    ]
+    alike = earlier[(earlier["data_hash"] == run["data_hash"]) & (earlier["test_rows"] == run["test_rows"])]
     candidates = alike if len(alike) else earlier
     best = candidates[candidates["accuracy"] == candidates["accuracy"].max()]
     return list(reports.index).index(best.index[-1])

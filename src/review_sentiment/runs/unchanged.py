@@ -64,7 +64,7 @@ def without_repetition(options: dict[str, Any]) -> dict[str, Any] | None:
     files = files_of(context)
     whole = _whole_runs(files)
     recipe = recipe_sha256(context.catalog, parameters)
-    run = next((run for run in whole if recipe and (files.story(run) or {}).get("recipe_sha256") == recipe), None)
+    run = next((run for run in whole if recipe and (files.manifest(run) or {}).get("recipe_sha256") == recipe), None)
     if run is None:
         return options
     left = [name for name in names if name not in _TRAINS]

@@ -22,14 +22,14 @@ from review_sentiment.runs.manifest import machine
 if TYPE_CHECKING:
     from review_sentiment.scoring.scorer import Forward
 
-Engine = Literal["torch", "onnx", "onnx_int8"]
-OnnxEngine = Literal["onnx", "onnx_int8"]
+Backend = Literal["torch", "onnx", "onnx_int8"]
+OnnxBackend = Literal["onnx", "onnx_int8"]
 
 # Fused, these operators take several times as long as one by one (onnxruntime 1.32, 2,048 tokens of MiniLM): 2.4 ms
 # instead of 0.4 for the addition before a norm, 2.7 ms instead of 1.5 for that before GELU.
 _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
-ONNX_ENGINES: tuple[OnnxEngine, ...] = ("onnx", "onnx_int8")
+ONNX_BACKENDS: tuple[OnnxBackend, ...] = ("onnx", "onnx_int8")
 
 
 _TOKENS_PER_PASS = 512  # what a layer of MiniLM makes of them is 3 MB at its widest
@@ -40,37 +40,37 @@ class ExportedClassifier:
     """A classifier as ONNX models.
 
     Attributes:
-        models: Each engine's model: its file, or what will be in it.
-        models_sha256: Hashes of what passed the gate, by engine.
+        models: Each backend's model: its file, or what will be in it.
+        models_sha256: Hashes of what passed the gate, by backend.
         tokenizer: Its encoder's tokenizer.
         pad_id: The tokenizer's padding id.
         label_names: Class names in the order of label_id.
         settings: Of the classifier, as `Classifier.settings`.
         run: Version of the run that trained it.
         weights_sha256: Hash of the PyTorch weights that it was made from.
-        fastest: The engine that scored the most reviews a second when it was exported.
+        fastest: The backend that scored the most reviews a second when it was exported.
     """
 
-    models: Mapping[OnnxEngine, Path | bytes]
-    models_sha256: Mapping[OnnxEngine, str]
+    models: Mapping[OnnxBackend, Path | bytes]
+    models_sha256: Mapping[OnnxBackend, str]
     tokenizer: EncoderTokenizer
     pad_id: int
     label_names: list[str]
     settings: dict[str, Any]
     run: str
     weights_sha256: str
-    fastest: Engine
+    fastest: Backend
 
-    def content(self, engine: OnnxEngine) -> bytes:
+    def content(self, backend: OnnxBackend) -> bytes:
         """What is in the file of a model."""
-        model = self.models[engine]
+        model = self.models[backend]
         return model if isinstance(model, bytes) else model.read_bytes()
 
-    def forward(self, engine: OnnxEngine, batch_size: int) -> "Forward":
+    def forward(self, backend: OnnxBackend, batch_size: int) -> "Forward":
         """Make it ready to score.
 
         Args:
-            engine: Which of its models.
+            backend: Which of its models.
             batch_size: Reviews per forward pass.
 
         Returns:
@@ -80,11 +80,11 @@ class ExportedClassifier:
             UserError: onnxruntime is not installed, or the file is not the one that was exported.
         """
         require_onnx("onnxruntime")
-        model = self.content(engine)
-        if sha256_of_bytes(model) != self.models_sha256[engine]:
+        model = self.content(backend)
+        if sha256_of_bytes(model) != self.models_sha256[backend]:
             raise UserError(
-                f"the model {engine} in data/06_models/exported_classifier is not the one that was compared with the"
-                f" classifier of run {self.run}: export again, or score with inference.engine=torch"
+                f"the model {backend} in data/06_models/exported_classifier is not the one that was compared with the"
+                f" classifier of run {self.run}: export again, or score with inference.backend=torch"
             )
 
         return OnnxForward(model, self.pad_id, batch_size, len(self.label_names))
@@ -190,5 +190,5 @@ def require_onnx(*packages: str) -> None:
     if missing:
         raise UserError(
             f"ONNX needs {', '.join(missing)}, not installed here:"
-            ' pip install -e ".[onnx]" in the project folder, or score with inference.engine=torch'
+            ' pip install -e ".[onnx]" in the project folder, or score with inference.backend=torch'
         )

@@ -14,7 +14,7 @@ from review_sentiment.metrics import softmax
 from review_sentiment.model.tokens import EncoderTokenizer, encode_texts
 from review_sentiment.params import InferenceParams, TokenizeParams
 from review_sentiment.scoring.confidence import Threshold, choose_threshold
-from review_sentiment.scoring.exported import Engine, ExportedClassifier, can_score_onnx
+from review_sentiment.scoring.exported import Backend, ExportedClassifier, can_score_onnx
 from review_sentiment.text import clean_text
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Scorer:
         tokenizer: Its encoder's tokenizer.
         tokenize: How training read texts.
         threshold: From where on an answer is sure.
-        engine: What computes: PyTorch, or one of its ONNX models.
+        backend: What computes: PyTorch, or one of its ONNX models.
         forward: The model.
     """
 
@@ -62,7 +62,7 @@ class Scorer:
     tokenizer: EncoderTokenizer
     tokenize: TokenizeParams
     threshold: Threshold
-    engine: Engine
+    backend: Backend
     forward: Forward
 
     def score(self, texts: Sequence[str | None]) -> Scores:
@@ -135,28 +135,28 @@ def build_scorer(
     check_evaluated(classifier, reload_check, run)
     if exported is not None and exported.weights_sha256 != classifier.weights_sha256:
         exported = None
-    engine = _choose_engine(exported, run, inference)
+    backend = _choose_backend(exported, run, inference)
     return Scorer(
         run=run,
         label_names=classifier.label_names,
         tokenizer=classifier.encoder_tokenizer(),
         tokenize=TokenizeParams.model_validate(classifier.settings["tokenize"]),
         threshold=choose_threshold(classifier.settings["validation"], inference.max_error),
-        engine=engine,
+        backend=backend,
         forward=(
             classifier.forward(inference.batch_size)
-            if exported is None or engine == "torch"
-            else exported.forward(engine, inference.batch_size)
+            if exported is None or backend == "torch"
+            else exported.forward(backend, inference.batch_size)
         ),
     )
 
 
-def _choose_engine(exported: ExportedClassifier | None, run: str, inference: InferenceParams) -> Engine:
-    if inference.engine == "auto":
+def _choose_backend(exported: ExportedClassifier | None, run: str, inference: InferenceParams) -> Backend:
+    if inference.backend == "auto":
         return exported.fastest if exported is not None and can_score_onnx() else "torch"
-    if inference.engine != "torch" and exported is None:
+    if inference.backend != "torch" and exported is None:
         raise UserError(
-            f"inference.engine is {inference.engine}, but the newest export is not of run {run}:"
-            f' kedro run --pipelines export --params "run={run}", or inference.engine=torch'
+            f"inference.backend is {inference.backend}, but the newest export is not of run {run}:"
+            f' kedro run --pipelines export --params "run={run}", or inference.backend=torch'
         )
-    return inference.engine
+    return inference.backend

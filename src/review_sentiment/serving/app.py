@@ -126,7 +126,7 @@ def _info(scorer: Scorer, on_test: Mapping[str, Any], limits: ServingParams) -> 
     threshold = scorer.threshold
     return Info(
         run=scorer.run,
-        engine=scorer.engine,
+        backend=scorer.backend,
         label_names=scorer.label_names,
         test=TestFigures(**on_test),
         confidence=Confidence(

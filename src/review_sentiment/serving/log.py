@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from review_sentiment.fingerprint import measure_texts, token_ids
+from review_sentiment.reference import measure_texts, token_ids
 from review_sentiment.scoring.columns import score_columns, score_fields
 from review_sentiment.scoring.scorer import Scorer, Scores
 

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 
 from review_sentiment.params import ServingParams
 from review_sentiment.scoring.answers import Answer
-from review_sentiment.scoring.exported import Engine
+from review_sentiment.scoring.exported import Backend
 
 
 class _Message(BaseModel):
@@ -125,7 +125,7 @@ class Info(_Message):
     """What answers here, and how good it is."""
 
     run: str = Field(description="run that trained the classifier")
-    engine: Engine = Field(description="what computes: PyTorch, or one of the exported models")
+    backend: Backend = Field(description="what computes: PyTorch, or one of the exported models")
     label_names: list[str]
     test: TestFigures
     confidence: Confidence

@@ -55,7 +55,7 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
             raise _cannot_listen(host, port, error) from error
         logger.info(
             "Serving run %s, computed by %s, at %s: %s",
-            *(scorer.run, scorer.engine, _url(host, listener), accuracy_text(on_test)),
+            *(scorer.run, scorer.backend, _url(host, listener), accuracy_text(on_test)),
         )
         try:
             server.run(sockets=[listener])

@@ -4,14 +4,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from review_sentiment.chunks import ChunkedTable, DrawnRows, RawTable, stream_rows
-from review_sentiment.fingerprint import take_fingerprint
 from review_sentiment.model.tokens import EncoderTokenizer, check_length
 from review_sentiment.params import DataParams, SubsetParams, TokenizeParams
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.data_engineering.profile import describe_split
 from review_sentiment.pipelines.data_engineering.subset import draw_splits
-from review_sentiment.pipelines.data_engineering.tokenizing import tokenize_rows, tokens_fingerprint
-from review_sentiment.runs.manifest import data_fingerprint
+from review_sentiment.pipelines.data_engineering.tokenizing import tokenize_rows, tokens_hash
+from review_sentiment.reference import measure_reference
+from review_sentiment.runs.manifest import data_hash
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -75,13 +75,13 @@ def tokenize(
     tokenized = {}
     for name, rows in splits.items():
         limit = tokenize.max_tokens if name == "train" else tokenize.scoring_max_tokens
-        fingerprint = tokens_fingerprint(rows, tokenizer, limit, tokenize, source_sha256)
+        digest = tokens_hash(rows, tokenizer, limit, tokenize, source_sha256)
         before = (tokenized_before or {}).get(name)
-        if before is not None and before.info.description == fingerprint:
+        if before is not None and before.info.description == digest:
             logger.info("The %s split is as it was: its tokens are taken from the run before", name)
             tokenized[name] = stream_rows(before)
         else:
-            tokenized[name] = tokenize_rows(stream_rows(rows), tokenizer, limit, tokenize, fingerprint)
+            tokenized[name] = tokenize_rows(stream_rows(rows), tokenizer, limit, tokenize, digest)
     return tokenized
 
 
@@ -102,12 +102,12 @@ def profile_data(
     """
     return {
         "contract": contract_counts,
-        "fingerprint": data_fingerprint(reviews_checked.chunks()),
+        "data_hash": data_hash(reviews_checked.chunks()),
         "splits": {name: describe_split(splits[name], tokenized[name]) for name in splits},
     }
 
 
-def fingerprint_training(splits: DatasetDict, tokenizer: EncoderTokenizer) -> dict[str, Any]:
+def measure_reference_statistics(splits: DatasetDict, tokenizer: EncoderTokenizer) -> dict[str, Any]:
     """Describe the training rows by numbers, so that later reviews can be compared with them.
 
     Args:
@@ -117,4 +117,4 @@ def fingerprint_training(splits: DatasetDict, tokenizer: EncoderTokenizer) -> di
     Returns:
         `rows`, `tokenizer`, `test_rows`, `character_pairs`, `token_pairs` and `reviews`: numbers only, no text.
     """
-    return take_fingerprint(tokenizer, stream_rows(splits["train"]).chunks(), splits["test"]["row_id"][:])
+    return measure_reference(tokenizer, stream_rows(splits["train"]).chunks(), splits["test"]["row_id"][:])

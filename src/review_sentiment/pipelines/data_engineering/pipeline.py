@@ -2,7 +2,7 @@
 
 Consumes `reviews` and the encoder's `tokenizer`; `tokenized_before`, the newest tokens on disk, spares tokenizing the
 same texts again; `run_info` tells by which code. Produces `reviews_checked`, `data_profile`, `splits`, `tokenized` and
-`training_fingerprint`.
+`reference_statistics`.
 """
 
 from typing import Any
@@ -52,10 +52,10 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="profile_data",
             ),
             Node(
-                func=nodes.fingerprint_training,
+                func=nodes.measure_reference_statistics,
                 inputs=["splits", "tokenizer"],
-                outputs="training_fingerprint",
-                name="fingerprint_training",
+                outputs="reference_statistics",
+                name="measure_reference_statistics",
             ),
         ]
     )

@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
 _STEP_ROWS = 1000
 
 
-def tokens_fingerprint(
+def tokens_hash(
     rows: "Dataset", encoder: EncoderTokenizer, max_tokens: int, params: TokenizeParams, source_sha256: str
 ) -> str:
     """Hash all that decides what the tokens of a split are.
@@ -43,7 +43,13 @@ def tokens_fingerprint(
     Returns:
         16 hexadecimal digits.
     """
-    made_by = [source_sha256, version("tokenizers"), encoder.fingerprint(), params.model_dump_json(), str(max_tokens)]
+    made_by = [
+        source_sha256,
+        version("tokenizers"),
+        encoder.tokenizer_hash(),
+        params.model_dump_json(),
+        str(max_tokens),
+    ]
     digest = hashlib.blake2b("\n".join(made_by).encode(), digest_size=8)
     for table in rows.select_columns(["row_id", "label_id"]).with_format("arrow").iter(CHUNK_ROWS):
         digest.update("\n".join(["", *table["row_id"].to_pylist(), *map(str, table["label_id"].to_pylist())]).encode())
@@ -51,7 +57,7 @@ def tokens_fingerprint(
 
 
 def tokenize_rows(
-    rows: ChunkedTable, encoder: EncoderTokenizer, max_tokens: int, params: TokenizeParams, fingerprint: str
+    rows: ChunkedTable, encoder: EncoderTokenizer, max_tokens: int, params: TokenizeParams, tokens_hash: str
 ) -> ChunkedTable:
     """Tokenize all rows while the result is read.
 
@@ -60,7 +66,7 @@ def tokenize_rows(
         encoder: The tokenizer.
         max_tokens: Most tokens of a review.
         params: The block `tokenize`.
-        fingerprint: Of the tokens, to be kept with them.
+        tokens_hash: Of the tokens, to be kept with them.
 
     Returns:
         As the node `tokenize` says.
@@ -80,4 +86,4 @@ def tokenize_rows(
                     advance(len(encoded[-1]))
                 yield pa.concat_batches(encoded)
 
-    return ChunkedTable(_SCHEMA.with_metadata({"description": fingerprint}), rows.rows, read)
+    return ChunkedTable(_SCHEMA.with_metadata({"description": tokens_hash}), rows.rows, read)

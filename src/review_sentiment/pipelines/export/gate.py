@@ -19,7 +19,7 @@ from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import ExportParams
 from review_sentiment.pipelines.export.speed import BATCH_SIZE, measure_speed
 from review_sentiment.runs.manifest import machine
-from review_sentiment.scoring.exported import ONNX_ENGINES, ExportedClassifier, onnx_threads
+from review_sentiment.scoring.exported import ONNX_BACKENDS, ExportedClassifier, onnx_threads
 from review_sentiment.scoring.scorer import Forward
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def check_same_rows(test: Any, predictions: pd.DataFrame, run: str) -> None:
         )
 
 
-def measure_engines(
+def measure_backends(
     candidate: ExportedClassifier, classifier: Classifier, test: Any, predictions: pd.DataFrame, batch_size: int
 ) -> dict[str, dict[str, Any]]:
     """Score the test rows with each ONNX model, and time them beside PyTorch.
@@ -63,27 +63,27 @@ def measure_engines(
         batch_size: Reviews per forward pass, as inference has it.
 
     Returns:
-        By engine, as the node `measure_export` says.
+        By backend, as the node `measure_export` says.
     """
     rows = test["input_ids"][:]
     forward = classifier.forward(batch_size)
     torch_megabytes = sum(weight.nbytes for weight in classifier.model.state_dict().values()) / 1e6
     found: dict[str, dict[str, Any]] = {
         "torch": {
-            "number_format": forward.precision,
+            "dtype": forward.dtype,
             "threads": torch.get_num_threads(),
             "accuracy": float((predictions["predicted"] == predictions["label"]).mean()),
             "megabytes": torch_megabytes,
         }
     }
     forwards: dict[str, Forward] = {"torch": forward}
-    for engine in ONNX_ENGINES:
-        logger.info("Scoring %d test rows with %s", len(rows), engine)
-        forwards[engine] = candidate.forward(engine, batch_size)
-        megabytes = len(candidate.content(engine)) / 1e6
-        found[engine] = {
+    for backend in ONNX_BACKENDS:
+        logger.info("Scoring %d test rows with %s", len(rows), backend)
+        forwards[backend] = candidate.forward(backend, batch_size)
+        megabytes = len(candidate.content(backend)) / 1e6
+        found[backend] = {
             "threads": onnx_threads(),
-            **_compare(predictions, forwards[engine](rows), candidate.label_names),
+            **_compare(predictions, forwards[backend](rows), candidate.label_names),
             "megabytes": megabytes,
             "size_share": megabytes / torch_megabytes,
         }
@@ -118,12 +118,12 @@ def _largest_difference(classifier: Classifier, onnx: Forward, rows: Sequence[An
 
 
 def judge_export(
-    engines: Mapping[str, Mapping[str, Any]], candidate: ExportedClassifier, rows: int, export: ExportParams
+    backends: Mapping[str, Mapping[str, Any]], candidate: ExportedClassifier, rows: int, export: ExportParams
 ) -> dict[str, Any]:
     """Say whether the export is good enough, and what it brings.
 
     Args:
-        engines: Figures by engine.
+        backends: Figures by backend.
         candidate: The ONNX models.
         rows: Test rows that they were scored on.
         export: How much worse it may be.
@@ -133,8 +133,8 @@ def judge_export(
     """
     import onnxruntime
 
-    faults = [fault for engine in ONNX_ENGINES for fault in _faults(engine, engines, rows, export)]
-    fastest = max(engines, key=lambda engine: engines[engine]["reviews_per_second"])
+    faults = [fault for backend in ONNX_BACKENDS for fault in _faults(backend, backends, rows, export)]
+    fastest = max(backends, key=lambda backend: backends[backend]["reviews_per_second"])
     report = {
         "run": candidate.run,
         "weights_sha256": candidate.weights_sha256,
@@ -143,30 +143,30 @@ def judge_export(
         "faults": faults,
         "fastest": fastest,
         "bounds": export.model_dump(),
-        "engines": {engine: dict(figures) for engine, figures in engines.items()},
+        "backends": {backend: dict(figures) for backend, figures in backends.items()},
         "machine": machine(),
         "onnxruntime": onnxruntime.__version__,
     }
     return {**report, "sentence": _sentence(report)}
 
 
-def _faults(engine: str, engines: Mapping[str, Mapping[str, Any]], rows: int, export: ExportParams) -> list[str]:
-    figures, faults = engines[engine], []
+def _faults(backend: str, backends: Mapping[str, Mapping[str, Any]], rows: int, export: ExportParams) -> list[str]:
+    figures, faults = backends[backend], []
     if -figures["accuracy_change"] > export.max_accuracy_drop + _ROUNDING:
         may_be_chance = figures["accuracy_change_interval"][1] >= 0
         faults.append(
-            f"{engine} is right on {figures['accuracy']:.1%} of the test rows instead of"
-            f" {engines['torch']['accuracy']:.1%}; export.max_accuracy_drop allows {export.max_accuracy_drop:.1%} less"
+            f"{backend} is right on {figures['accuracy']:.1%} of the test rows instead of"
+            f" {backends['torch']['accuracy']:.1%}; export.max_accuracy_drop allows {export.max_accuracy_drop:.1%} less"
             + (f" (on {rows:,} test rows this may be chance: evaluate on more, or allow more)" if may_be_chance else "")
         )
     if 1 - figures["agreement"] > export.max_disagreement + _ROUNDING:
         faults.append(
-            f"{engine} gives {1 - figures['agreement']:.1%} of the test rows another answer;"
+            f"{backend} gives {1 - figures['agreement']:.1%} of the test rows another answer;"
             f" export.max_disagreement allows {export.max_disagreement:.1%}"
         )
     if figures.get("largest_difference", 0) > _SAME_BOUND:
         faults.append(
-            f"{engine} gives probabilities that differ from PyTorch's by up to {figures['largest_difference']:.3f};"
+            f"{backend} gives probabilities that differ from PyTorch's by up to {figures['largest_difference']:.3f};"
             f" in fp32 both should be the same to within {_SAME_BOUND}"
         )
     return faults
@@ -175,18 +175,18 @@ def _faults(engine: str, engines: Mapping[str, Mapping[str, Any]], rows: int, ex
 def _sentence(report: Mapping[str, Any]) -> str:
     if report["faults"]:
         return f"Refused: {'; '.join(report['faults'])}."
-    torch_rate = report["engines"]["torch"]["reviews_per_second"]
-    parts = [_part(engine, report["engines"][engine]) for engine in ONNX_ENGINES]
+    torch_rate = report["backends"]["torch"]["reviews_per_second"]
+    parts = [_part(backend, report["backends"][backend]) for backend in ONNX_BACKENDS]
     return (
         f"Exported run {report['run']}. In batches of {BATCH_SIZE}, PyTorch scores {torch_rate:,.0f} reviews a second."
         f" {' '.join(parts)} Fastest here: {report['fastest']}."
     )
 
 
-def _part(engine: str, figures: Mapping[str, Any]) -> str:
+def _part(backend: str, figures: Mapping[str, Any]) -> str:
     low, high = figures["accuracy_change_interval"]
     return (
-        f"{engine}: {figures['speedup']:.1f} times as many, {figures['size_share']:.0%} of the size,"
+        f"{backend}: {figures['speedup']:.1f} times as many, {figures['size_share']:.0%} of the size,"
         f" {figures['agreement']:.1%} of the answers the same, accuracy {100 * figures['accuracy_change']:+.1f} points"
         f" (95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
     )

@@ -66,20 +66,20 @@ def measure_export(
         tokenized: Tokens of the three splits; only test is used.
         predictions: The classifier's, on the test rows.
         export: How much worse the export may be.
-        inference: How the engines will score.
+        inference: How the backends will score.
 
     Returns:
-        `run`, `weights_sha256`, `rows`, `passed`, `faults` (what is too bad, one sentence each), `fastest` (the engine
-        with the most reviews a second), `bounds`, `machine`, `onnxruntime` (version), `sentence`, and `engines`: by
-        engine `accuracy`, `megabytes`, `latency_ms_median`, `latency_ms_p95`, `reviews_per_second` in batches of 32,
-        `speedup` over PyTorch, `threads`; of PyTorch `number_format`; of ONNX `accuracy_change` with its 95 % interval
+        `run`, `weights_sha256`, `rows`, `passed`, `faults` (what is too bad, one sentence each), `fastest` (the backend
+        with the most reviews a second), `bounds`, `machine`, `onnxruntime` (version), `sentence`, and `backends`: by
+        backend `accuracy`, `megabytes`, `latency_ms_median`, `latency_ms_p95`, `reviews_per_second` in batches of 32,
+        `speedup` over PyTorch, `threads`; of PyTorch `dtype`; of ONNX `accuracy_change` with its 95 % interval
         `accuracy_change_interval`, `agreement` (share of equal answers), `size_share` of PyTorch's weights; of ONNX in
         fp32 `largest_difference` of a probability from PyTorch's in fp32.
     """
-    from review_sentiment.pipelines.export.gate import judge_export, measure_engines
+    from review_sentiment.pipelines.export.gate import judge_export, measure_backends
 
-    engines = measure_engines(candidate, classifier, tokenized["test"], predictions, inference.batch_size)
-    report = judge_export(engines, candidate, len(predictions), export)
+    backends = measure_backends(candidate, classifier, tokenized["test"], predictions, inference.batch_size)
+    report = judge_export(backends, candidate, len(predictions), export)
     logger.info("%s", report["sentence"])
     return report
 
@@ -92,7 +92,7 @@ def approve_export(candidate: ExportedClassifier, export_report: dict[str, Any])
         export_report: What was measured.
 
     Returns:
-        The models, and which engine is the fastest.
+        The models, and which backend is the fastest.
     """
     from review_sentiment.pipelines.export.gate import enforce
 

@@ -41,7 +41,7 @@ def prepare_scorer(
     from review_sentiment.scoring.scorer import build_scorer
 
     scorer = build_scorer(classifier, reload_check, exported_classifier, run_info["classifier_run"], inference)
-    logger.info("Scoring with the classifier of run %s, computed by %s", scorer.run, scorer.engine)
+    logger.info("Scoring with the classifier of run %s, computed by %s", scorer.run, scorer.backend)
     return scorer
 
 

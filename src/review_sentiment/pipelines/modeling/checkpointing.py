@@ -52,13 +52,13 @@ def identity(tokenized: Mapping[str, Any], encoder_sha256: str, **blocks: Mappin
     return {
         **flatten(json.loads(json.dumps(blocks))),
         "encoder": encoder_sha256,
-        **{f"{split} rows": _fingerprint(tokenized[split]) for split in ("train", "validation")},
+        **{f"{split} rows": _rows_hash(tokenized[split]) for split in ("train", "validation")},
         # Another version may compute otherwise, and may not know the other's state.
         **{name: version(name) for name in ("torch", "transformers")},
     }
 
 
-def _fingerprint(rows: Any) -> str:
+def _rows_hash(rows: Any) -> str:
     digest = hashlib.sha256()
     # A part at a time: as Python's numbers, all tokens would take ten times their memory.
     for part in rows.select_columns(["row_id", "label_id", "input_ids"]).iter(CHUNK_ROWS):

@@ -188,7 +188,7 @@ def train_on_ray(
     """
     resumed = checkpoints.to_resume()
     with (
-        ray_cluster(params.workers, "training.engine=local and training.workers=1") as nodes,
+        ray_cluster(params.workers, "training.executor=local and training.workers=1") as nodes,
         tempfile.TemporaryDirectory() as folder,  # Ray wants one; nothing is kept there
     ):
         import ray

@@ -68,7 +68,7 @@ def fine_tune(
 
     job = tokenized, data.label_names, pretrained, training, tokenize, diagnosis
     with memory_told(training, tokenize):
-        if training.engine == "ray":
+        if training.executor == "ray":
             classifier, history = train_on_ray(*job, checkpoints)
         else:
             classifier, history = train(*job, checkpoints, Workers())
@@ -97,8 +97,8 @@ def predict_test(
 
     test = tokenized["test"]
     classifier.model.to(choose_device(training))
-    pad_id, precision = classifier.tokenizer.pad_token_id, classifier.settings["engine"]["precision"]
-    forward = TorchForward(classifier.model, pad_id, training.eval_batch_size, precision)
+    pad_id, dtype = classifier.tokenizer.pad_token_id, classifier.settings["compute"]["dtype"]
+    forward = TorchForward(classifier.model, pad_id, training.eval_batch_size, dtype)
     with memory_told(training, None):
         logits = forward(test["input_ids"][:])
     table = prediction_table(test["row_id"][:], test["label_id"][:], softmax(logits), classifier.label_names)

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from review_sentiment.errors import UserError
 from review_sentiment.model.attention import SDPA_FP32
+from review_sentiment.model.dtype import Dtype, computing_in
 from review_sentiment.model.forward import computing_threads
-from review_sentiment.model.precision import Precision, computing_in
 from review_sentiment.model.timing import best_seconds, best_seconds_of, bf16_products_gain
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace
@@ -36,12 +36,12 @@ _TRIAL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Engine:
+class ComputeSettings:
     """How this machine computes.
 
     Attributes:
         device: torch device.
-        precision: Number format of the matrix products.
+        dtype: Number format of the matrix products.
         threads: CPU threads of one operation.
         attention: transformers' name of the attention implementation.
         reason: What was measured, in words.
@@ -51,7 +51,7 @@ class Engine:
     """
 
     device: str
-    precision: Precision
+    dtype: Dtype
     threads: int
     attention: str
     reason: str
@@ -97,7 +97,7 @@ def device_among(wanted: str, cuda: bool, mps: bool) -> str:
     return wanted
 
 
-def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) -> Engine:
+def choose_compute(model: PreTrainedModel, batch: Batch, params: TrainingParams) -> ComputeSettings:
     """Measure threads, number format and attention by training steps on a copy of the model.
 
     Args:
@@ -117,13 +117,13 @@ def choose_engine(model: PreTrainedModel, batch: Batch, params: TrainingParams) 
         rows = _few_rows(trial, batch)
         if params.threads == "auto" and trial.device.type == "cpu":
             reasons.append(_set_threads(lambda: _step(trial, rows, "fp32")))
-        precision, attention, reason = _choose_format(trial, rows, params)
+        dtype, attention, reason = _choose_format(trial, rows, params)
         if reason:
             reasons.append(reason)
         sizes = params.batch_size, params.accumulation_steps, params.eval_batch_size
         if trial.device.type == "cuda":
-            sizes = merge_passes(params, _row_bytes(trial, rows, precision), torch.cuda.mem_get_info()[0])
-        return Engine(trial.device.type, precision, torch.get_num_threads(), attention, ", ".join(reasons), *sizes)
+            sizes = merge_passes(params, _row_bytes(trial, rows, dtype), torch.cuda.mem_get_info()[0])
+        return ComputeSettings(trial.device.type, dtype, torch.get_num_threads(), attention, ", ".join(reasons), *sizes)
 
 
 def merge_passes(params: TrainingParams, row_bytes: float, free_bytes: float) -> tuple[int, int, int]:
@@ -148,34 +148,34 @@ def merge_passes(params: TrainingParams, row_bytes: float, free_bytes: float) ->
     return params.batch_size * merged, params.accumulation_steps // merged, scored
 
 
-def _row_bytes(trial: PreTrainedModel, rows: Batch, precision: Precision) -> float:
+def _row_bytes(trial: PreTrainedModel, rows: Batch, dtype: Dtype) -> float:
     trial.zero_grad()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    _step(trial, rows, precision)
+    _step(trial, rows, dtype)
     return (torch.cuda.max_memory_allocated() - before) / len(rows["labels"])
 
 
-def measure_pace(model: PreTrainedModel, batch: Batch, engine: Engine, params: TrainingParams) -> Pace:
+def measure_pace(model: PreTrainedModel, batch: Batch, compute: ComputeSettings, params: TrainingParams) -> Pace:
     """Measure whole training steps, and scoring, on a copy of the model.
 
     Args:
         model: The classifier that will train; neither it nor the random state is changed.
         batch: A real batch with labels, of about the mean size.
-        engine: How to compute.
+        compute: How to compute.
         params: The block `training`.
 
     Returns:
         Seconds that a step and the scoring of a review take.
     """
-    with _trial(model, engine.device) as trial, engine.applied(trial):
+    with _trial(model, compute.device) as trial, compute.applied(trial):
         weights = [weight for weight in trial.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, fused=params.optimizer == "adamw_torch_fused")
         placed = {name: tensor.to(trial.device) for name, tensor in batch.items()}
-        passes = best_seconds(lambda: _step(trial, placed, engine.precision))
+        passes = best_seconds(lambda: _step(trial, placed, compute.dtype))
         optimizer.step()  # the first one makes its state
         update = best_seconds(lambda: (torch.nn.utils.clip_grad_norm_(weights, params.max_grad_norm), optimizer.step()))
-        score = best_seconds(lambda: _score(trial.eval(), placed, engine.precision))
+        score = best_seconds(lambda: _score(trial.eval(), placed, compute.dtype))
     return Pace(passes * params.accumulation_steps + update, score / len(batch["labels"]))
 
 
@@ -206,34 +206,30 @@ def _set_threads(step: Callable[[], Any]) -> str:
     return ", ".join(compared) or "1 thread"
 
 
-def _choose_format(trial: PreTrainedModel, rows: Batch, params: TrainingParams) -> tuple[Precision, str, str]:
+def _choose_format(trial: PreTrainedModel, rows: Batch, params: TrainingParams) -> tuple[Dtype, str, str]:
     """Choose number format and attention together, for which attention is fastest hangs on the format.
 
     The usual one comes first, and what is as fast but for noise does not replace it. bf16 is taken only if the hidden
     states agree.
     """
     reasons = []
-    precisions: list[Precision] = ["fp32", "bf16"] if params.precision == "auto" else [params.precision]
-    if params.precision == "auto":
+    precisions: list[Dtype] = ["fp32", "bf16"] if params.dtype == "auto" else [params.dtype]
+    if params.dtype == "auto":
         # Bare products first: where a CPU only emulates bf16, a whole step in it could take a minute.
         products = bf16_products_gain(trial.config.hidden_size, trial.device)
         if products < 1:
             precisions.remove("bf16")
             reasons.append(f"bf16 products {products:.2f} times as fast as fp32")
-    choices = [
-        (precision, attention)
-        for precision in precisions
-        for attention in _attentions(trial, precision, params.attention)
-    ]
+    choices = [(dtype, attention) for dtype in precisions for attention in _attentions(trial, dtype, params.attention)]
     chosen = usual = choices[0]
     if len(choices) > 1:
-        works = [partial(_step_with, attention, trial, rows, precision) for precision, attention in choices]
+        works = [partial(_step_with, attention, trial, rows, dtype) for dtype, attention in choices]
         seconds = dict(zip(choices, best_seconds_of(works), strict=True))
         error = _bf16_error(trial, rows) if len(precisions) > 1 else 0.0
         for choice in choices[1:]:
-            precision, attention = choice
+            dtype, attention = choice
             enough = _EAGER_WORTHWHILE if attention == "eager" != usual[1] else _WORTHWHILE
-            if seconds[choice] * enough < seconds[chosen] and (precision == "fp32" or error <= _BF16_BOUND):
+            if seconds[choice] * enough < seconds[chosen] and (dtype == "fp32" or error <= _BF16_BOUND):
                 chosen = choice
         gains = [f"{' '.join(choice)} {seconds[usual] / seconds[choice]:.2f}" for choice in choices[1:]]
         reasons.append(f"{', '.join(gains)} times as fast as {' '.join(usual)}")
@@ -242,7 +238,7 @@ def _choose_format(trial: PreTrainedModel, rows: Batch, params: TrainingParams) 
     return *chosen, ", ".join(reasons)
 
 
-def _attentions(trial: PreTrainedModel, precision: Precision, wanted: str) -> list[str]:
+def _attentions(trial: PreTrainedModel, dtype: Dtype, wanted: str) -> list[str]:
     """Names of the kinds of attention to compare, the usual one first, and that which needs most memory last."""
     usual = trial.config._attn_implementation
     if wanted != "auto":
@@ -251,7 +247,7 @@ def _attentions(trial: PreTrainedModel, precision: Precision, wanted: str) -> li
         return [wanted]
     if usual == "eager":
         return [usual]
-    in_fp32 = [SDPA_FP32] if precision == "bf16" and trial.device.type == "cpu" else []
+    in_fp32 = [SDPA_FP32] if dtype == "bf16" and trial.device.type == "cpu" else []
     return [usual, *in_fp32, "eager"]
 
 
@@ -267,20 +263,20 @@ def _bf16_error(trial: PreTrainedModel, rows: Batch) -> float:
     return float((rounded.float() - exact).norm() / exact.norm())
 
 
-def _step(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
+def _step(trial: PreTrainedModel, rows: Batch, dtype: Dtype) -> None:
     trial.zero_grad()
-    with computing_in(trial, precision):
+    with computing_in(trial, dtype):
         loss = trial(**rows).loss
     loss.backward()
 
 
-def _step_with(attention: str, trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
+def _step_with(attention: str, trial: PreTrainedModel, rows: Batch, dtype: Dtype) -> None:
     usual = trial.config._attn_implementation
     trial.set_attn_implementation(attention)
-    _step(trial, rows, precision)
+    _step(trial, rows, dtype)
     trial.set_attn_implementation(usual)
 
 
-def _score(trial: PreTrainedModel, rows: Batch, precision: Precision) -> None:
-    with torch.inference_mode(), computing_in(trial, precision):
+def _score(trial: PreTrainedModel, rows: Batch, dtype: Dtype) -> None:
+    with torch.inference_mode(), computing_in(trial, dtype):
         trial(**rows)

@@ -62,5 +62,5 @@ def run_self_test(classifier: Classifier, validation: Any, batch_size: int) -> d
 
 
 def _proba(classifier: Classifier, input_ids: Any, batch_size: int) -> np.ndarray:
-    precision = classifier.settings["engine"]["precision"]
-    return softmax(TorchForward(classifier.model, classifier.tokenizer.pad_token_id, batch_size, precision)(input_ids))
+    dtype = classifier.settings["compute"]["dtype"]
+    return softmax(TorchForward(classifier.model, classifier.tokenizer.pad_token_id, batch_size, dtype)(input_ids))

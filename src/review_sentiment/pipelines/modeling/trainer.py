@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainerControl
 
 from review_sentiment.metrics import headline_metrics, softmax
+from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.forward import TorchForward, score_layer
-from review_sentiment.model.precision import Precision
 from review_sentiment.pipelines.modeling.adversarial import WordAttack
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
 from review_sentiment.pipelines.modeling.callbacks import KeepBest, WeightAverage
@@ -35,7 +35,7 @@ class ReviewTrainer(ResumableTrainer):
         self,
         *,
         pad_id: int,
-        precision: Precision,
+        dtype: Dtype,
         average: WeightAverage,
         schedule: Schedule,
         max_tokens: Callable[[int], int],
@@ -49,7 +49,7 @@ class ReviewTrainer(ResumableTrainer):
     ) -> None:
         super().__init__(**kwargs)
         self._workers = workers
-        self._pad_id, self._precision, self._average, self._schedule = pad_id, precision, average, schedule
+        self._pad_id, self._dtype, self._average, self._schedule = pad_id, dtype, average, schedule
         self._max_tokens, self._head_factor = max_tokens, head_factor
         self._watch, self._best = watch, best
         self._attack, self._attacked_steps = attack, attacked_steps
@@ -123,7 +123,7 @@ class ReviewTrainer(ResumableTrainer):
         rows, label_id = self.eval_dataset["input_ids"][:], np.array(self.eval_dataset["label_id"])
         batch_size = self.args.per_device_eval_batch_size
         with self._average.applied(self.model):
-            forward = TorchForward(self.model, self._pad_id, batch_size, self._precision)
+            forward = TorchForward(self.model, self._pad_id, batch_size, self._dtype)
             shares = self._workers.of_all(forward(self._workers.share(rows)))
             logits = np.empty((len(rows), shares[0].shape[1]), dtype=np.float32)
             for rank, share in enumerate(shares):

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, se
 
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import softmax
+from review_sentiment.model.dtype import bf16_hidden_states
 from review_sentiment.model.encoder import (
     Classifier,
     Pretrained,
@@ -26,7 +27,6 @@ from review_sentiment.model.encoder import (
 )
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.model.forward import head_inputs
-from review_sentiment.model.precision import bf16_hidden_states
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.adversarial import WordAttack
 from review_sentiment.pipelines.modeling.batches import ReadLength, preview_batches
@@ -40,7 +40,7 @@ from review_sentiment.pipelines.modeling.checkpointing import (
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
 from review_sentiment.pipelines.modeling.linear_probe import probe_rows, start_head
 from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan, fit_plan, plan_training, scale_learning_rate
-from review_sentiment.pipelines.modeling.probe import Engine, choose_device, choose_engine, measure_pace
+from review_sentiment.pipelines.modeling.probe import ComputeSettings, choose_compute, choose_device, measure_pace
 from review_sentiment.pipelines.modeling.temperature import cool_head
 from review_sentiment.pipelines.modeling.trainer import ReviewTrainer
 from review_sentiment.pipelines.modeling.watch import DivergedError, Watch, with_row_ids
@@ -84,7 +84,7 @@ def train(
         `split` (`forecast`, `train` or `validation`), `loss`, `grad_norm`, `learning_rate`, `accuracy`, `f1`,
         `precision`, `recall`, `temperature` (of each validation; the kept epoch's is in the classifier, while `loss`
         is without it), `calibrated_loss` (with it), `best` (true on the epoch that was kept), `planned_steps`, and how
-        it was computed: `number_format`, `threads`, `attention`, `engine_reason` (what was measured),
+        it was computed: `dtype`, `threads`, `attention`, `compute_reason` (what was measured),
         `learning_rate_scale` (learning rates, by the parameter), `padding_share` (of all tokens of an epoch),
         `megabytes` (of the weights), `resumed` (at which steps of which runs).
 
@@ -131,38 +131,38 @@ def train(
         # All measure at once, since they may share a machine; what the first one finds counts for all. Measured again
         # by a resumed training, it could come out otherwise, and so would the weights.
         if resumed is None:
-            engine = workers.of_first(choose_engine(model, batch, params))
+            compute = workers.of_first(choose_compute(model, batch, params))
         else:
-            engine = Engine(**resumed.state["engine"])
-        sized = _with_sizes(params, engine)
+            compute = ComputeSettings(**resumed.state["compute"])
+        sized = _with_sizes(params, compute)
         if sized != params:
             params = sized
             batch, padding = typical_batch(params)
         if resumed is None:
             if params.head_start == "linear_probe":
-                _probe(model, tokenized["train"], params, reading, engine, workers)
-            pace = workers.of_first(measure_pace(model, batch, engine, params))
+                _probe(model, tokenized["train"], params, reading, compute, workers)
+            pace = workers.of_first(measure_pace(model, batch, compute, params))
             plan = fit_plan(plan, *rows, pace, params, workers.of_first(time.perf_counter() - start))
         else:
             pace, plan = Pace(**resumed.state["pace"]), TrainingPlan(**resumed.state["plan"])
-        logger.info("Computing in %s, threads: %d (%s)", engine.precision, engine.threads, engine.reason)
+        logger.info("Computing in %s, threads: %d (%s)", compute.dtype, compute.threads, compute.reason)
         clock = Clock(pace, plan, rows[1], start)
         reading.follow(plan)
         _log_plan(plan, params, model, clock, padding)
         logged, best = History(clock), KeepBest(params)
         watch = Watch(logged, len(label_names), diagnosis, params, workers)
-        begun = {"identity": same, "engine": asdict(engine), "pace": asdict(pace), "plan": asdict(plan)}
+        begun = {"identity": same, "compute": asdict(compute), "pace": asdict(pace), "plan": asdict(plan)}
         label_id = np.array(tokenized["validation"]["label_id"])
         try:
-            with engine.applied(model), bf16_hidden_states(model):
+            with compute.applied(model), bf16_hidden_states(model):
                 _run(
-                    model, tokenized, collator, params, plan, reading, engine, (clock, logged, watch, best),
+                    model, tokenized, collator, params, plan, reading, compute, (clock, logged, watch, best),
                     checkpoints, begun, resumed, workers,
                 )  # fmt: skip
         except DivergedError as error:
-            rescued = _classifier(model, best, pretrained, tokenize, engine, label_id) if best.weights else None
+            rescued = _classifier(model, best, pretrained, tokenize, compute, label_id) if best.weights else None
             raise error.keep(rescued) from None
-    classifier = _classifier(model, best, pretrained, tokenize, engine, label_id)
+    classifier = _classifier(model, best, pretrained, tokenize, compute, label_id)
     history = pd.DataFrame(logged.rows)
     seconds, forecast = history["seconds"].iloc[-1], history["forecast_seconds"].iloc[0]
     logger.info(
@@ -171,8 +171,8 @@ def train(
     )
     history["best"] = (history["split"] == "validation") & (history["step"] == best.step)
     history = history.assign(
-        number_format=engine.precision, threads=engine.threads, attention=engine.attention,
-        engine_reason=engine.reason, learning_rate_scale=params.learning_rate / given_rate, padding_share=padding,
+        dtype=compute.dtype, threads=compute.threads, attention=compute.attention,
+        compute_reason=compute.reason, learning_rate_scale=params.learning_rate / given_rate, padding_share=padding,
         megabytes=model.get_memory_footprint() / 1e6,
         resumed=", ".join(f"at step {before['step']} of run {before['run']}" for before in checkpoints.resumed),
     )  # fmt: skip
@@ -184,7 +184,7 @@ def _probe(
     train_rows: Any,
     params: TrainingParams,
     reading: ReadLength,
-    engine: Engine,
+    compute: ComputeSettings,
     workers: Workers,
 ) -> None:
     """Start the head along a logistic regression on the untrained encoder's answers; the workers share the rows."""
@@ -194,8 +194,8 @@ def _probe(
     token_ids = [
         reading.cut(ids, reading.early) for ids in train_rows.select(workers.share(chosen.tolist()))["input_ids"]
     ]
-    with engine.applied(model.to(engine.device)):
-        inputs = head_inputs(model, token_ids, model.config.pad_token_id, params.eval_batch_size, engine.precision)
+    with compute.applied(model.to(compute.device)):
+        inputs = head_inputs(model, token_ids, model.config.pad_token_id, params.eval_batch_size, compute.dtype)
     shared = np.empty((len(chosen), inputs.shape[1]), dtype=np.float32)
     for rank, share in enumerate(workers.of_all(inputs)):
         shared[rank :: workers.count] = share
@@ -208,9 +208,9 @@ def _early_readings(params: TrainingParams) -> int:
     return 1 if params.adversarial_distance is None else 2
 
 
-def _with_sizes(params: TrainingParams, engine: Engine) -> TrainingParams:
+def _with_sizes(params: TrainingParams, compute: ComputeSettings) -> TrainingParams:
     names = ("batch_size", "accumulation_steps", "eval_batch_size")
-    return params.model_copy(update={name: getattr(engine, name) for name in names})
+    return params.model_copy(update={name: getattr(compute, name) for name in names})
 
 
 def _classifier(
@@ -218,7 +218,7 @@ def _classifier(
     best: KeepBest,
     pretrained: Pretrained,
     tokenize: TokenizeParams,
-    engine: Engine,
+    compute: ComputeSettings,
     label_id: np.ndarray,
 ) -> Classifier:
     """The best epoch, with calibrated scores, and how sure and how right it was on the validation rows."""
@@ -229,7 +229,7 @@ def _classifier(
         "encoder": pretrained.name,
         "encoder_sha256": pretrained.sha256,
         "tokenize": tokenize.model_dump(mode="json"),
-        "engine": asdict(engine),
+        "compute": asdict(compute),
         "best_epoch": best.epoch,
         "temperature": best.temperature,
         # What a threshold for "sure enough" is chosen from, wherever the classifier is used.
@@ -264,7 +264,7 @@ def _run(
     params: TrainingParams,
     plan: TrainingPlan,
     reading: ReadLength,
-    engine: Engine,
+    compute: ComputeSettings,
     watchers: tuple[Clock, History, Watch, KeepBest],
     checkpoints: "Checkpoints",
     begun: Mapping[str, Any],
@@ -289,7 +289,7 @@ def _run(
     with tempfile.TemporaryDirectory() as folder:
         trainer = ReviewTrainer(
             model=model,
-            args=_arguments(params, plan, engine, folder),
+            args=_arguments(params, plan, compute, folder),
             train_dataset=tokenized["train"],
             eval_dataset=tokenized["validation"],
             data_collator=with_row_ids(collator),
@@ -304,7 +304,7 @@ def _run(
             watch=watch,
             best=best,
             pad_id=model.config.pad_token_id,
-            precision=engine.precision,
+            dtype=compute.dtype,
             workers=workers,
             checkpointing=Checkpointing(
                 checkpoints, parts, begun, clock, params.checkpoint_minutes if workers.is_first else None
@@ -328,10 +328,10 @@ def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Ten
     return loss / num_items_in_batch
 
 
-def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folder: str) -> TrainingArguments:
+def _arguments(params: TrainingParams, plan: TrainingPlan, compute: ComputeSettings, folder: str) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=folder,
-        use_cpu=engine.device == "cpu",
+        use_cpu=compute.device == "cpu",
         seed=params.seed,
         max_steps=plan.steps,
         per_device_train_batch_size=params.batch_size,
@@ -343,7 +343,7 @@ def _arguments(params: TrainingParams, plan: TrainingPlan, engine: Engine, folde
         warmup_steps=plan.warmup_steps,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
-        bf16=engine.precision == "bf16",
+        bf16=compute.dtype == "bf16",
         train_sampling_strategy="group_by_length" if params.group_by_length else "random",
         logging_steps=params.logging_steps,
         logging_nan_inf_filter=False,  # its default turns a NaN into the loss of the step before

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from review_sentiment.errors import UserError, fault_list
-from review_sentiment.fingerprint import kind_shares
 from review_sentiment.params import MonitoringParams
 from review_sentiment.pipelines.monitoring.measures import with_tokens_per_word
+from review_sentiment.reference import kind_shares
 
 # Below it, the two tests together see only the coarsest changes.
 _MIN_ROWS = 50
@@ -83,9 +83,9 @@ def compare_reviews(
     Returns:
         As the node `find_drift` says.
     """
-    fingerprint = reference["fingerprint"]
-    kinds = {"training": kind_shares(np.array(fingerprint["character_pairs"])), "new": counts["character_kinds"]}
-    trained = with_tokens_per_word(pd.DataFrame(fingerprint["reviews"], dtype=np.float64))
+    statistics = reference["statistics"]
+    kinds = {"training": kind_shares(np.array(statistics["character_pairs"])), "new": counts["character_kinds"]}
+    trained = with_tokens_per_word(pd.DataFrame(statistics["reviews"], dtype=np.float64))
     tested = pd.DataFrame(reference["predictions"])
     signals, not_checked = [], {}
     for name in [*_SIGNALS, _CLASSES]:

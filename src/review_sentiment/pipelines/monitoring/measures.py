@@ -8,7 +8,9 @@ import pandas as pd
 
 from review_sentiment.chunks import ChunkedTable
 from review_sentiment.errors import UserError
-from review_sentiment.fingerprint import (
+from review_sentiment.model.tokens import EncoderTokenizer
+from review_sentiment.params import MonitoringParams
+from review_sentiment.reference import (
     character_pairs,
     compare_texts,
     hash_names,
@@ -16,20 +18,18 @@ from review_sentiment.fingerprint import (
     measure_texts,
     token_ids,
 )
-from review_sentiment.model.tokens import EncoderTokenizer
-from review_sentiment.params import MonitoringParams
 from review_sentiment.text import clean_text
 
 _LOGGED = ["words", "tokens", "unknown_share"]  # what the server's log has of a review, with or without its text
 
 
 def build_reference(
-    fingerprint: Mapping[str, Any], predictions: pd.DataFrame, run_info: Mapping[str, Any]
+    statistics: Mapping[str, Any], predictions: pd.DataFrame, run_info: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Collect the training's side, and check that all of it is of one classifier.
 
     Args:
-        fingerprint: Of the training rows.
+        statistics: Of the training rows.
         predictions: The classifier's, on the test rows.
         run_info: What the run is.
 
@@ -37,19 +37,19 @@ def build_reference(
         As the node `gather_reference` says.
 
     Raises:
-        UserError: The fingerprint and the predictions are of different splits.
+        UserError: The statistics and the predictions are of different splits.
     """
     versions = run_info["versions_read"]
     run = versions.get("predictions")
-    if fingerprint["test_rows"] != hash_names(predictions["row_id"].tolist()):
+    if statistics["test_rows"] != hash_names(predictions["row_id"].tolist()):
         raise UserError(
-            f"training_fingerprint (run {versions.get('training_fingerprint')}) and predictions (run {run}) are of"
+            f"reference_statistics (run {versions.get('reference_statistics')}) and predictions (run {run}) are of"
             " different splits: name the run of the classifier for both in --load-versions, such as"
-            f" training_fingerprint:{run},predictions:{run}"
+            f" reference_statistics:{run},predictions:{run}"
         )
     classes = [name.removeprefix("proba_") for name in map(str, predictions) if name.startswith("proba_")]
     return {
-        "fingerprint": fingerprint,
+        "statistics": statistics,
         "classes": classes,
         "predictions": {
             "predicted": predictions["predicted"].tolist(),
@@ -134,8 +134,8 @@ def measure_rows(
     Raises:
         UserError: The tokenizer is not the one that training used.
     """
-    trained = reference["fingerprint"]["tokenizer"]
-    if trained["hash"] != encoder.fingerprint():
+    trained = reference["statistics"]["tokenizer"]
+    if trained["hash"] != encoder.tokenizer_hash():
         raise UserError(
             f"training read its reviews with the tokenizer of '{trained['name']}', this run has that of"
             f" '{encoder.name}': name the encoder of training with --params encoder={trained['name']}"
@@ -143,7 +143,7 @@ def measure_rows(
     known = rows["text"].notna()
     texts = [clean_text(text) for text in rows.loc[known, "text"]]
     ids = token_ids(encoder, texts)
-    parts = [measure_texts(encoder, texts, ids), compare_texts(texts, ids, reference["fingerprint"])]
+    parts = [measure_texts(encoder, texts, ids), compare_texts(texts, ids, reference["statistics"])]
     measured = pd.concat(parts, axis=1).set_axis(rows.index[known]).reindex(rows.index)
     logged = rows[_LOGGED].apply(pd.to_numeric, errors="coerce").where(~known)
     measured[_LOGGED] = measured[_LOGGED].fillna(logged)

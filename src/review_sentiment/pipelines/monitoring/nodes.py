@@ -25,23 +25,23 @@ logger = logging.getLogger(__name__)
 
 
 def gather_reference(
-    training_fingerprint: dict[str, Any], predictions: pd.DataFrame, run_info: dict[str, Any]
+    reference_statistics: dict[str, Any], predictions: pd.DataFrame, run_info: dict[str, Any]
 ) -> dict[str, Any]:
     """Put together what reviews are compared with.
 
     Args:
-        training_fingerprint: What the training rows look like.
+        reference_statistics: What the training rows look like.
         predictions: The classifier's, on the test rows.
         run_info: What the run is, and which versions it reads.
 
     Returns:
-        `fingerprint`, `classes`, `predictions` (columns `predicted` and `confidence`, as lists), and `runs`: the
+        `statistics`, `classes`, `predictions` (columns `predicted` and `confidence`, as lists), and `runs`: the
         version of each input.
 
     Raises:
         UserError: The two are of different splits.
     """
-    return build_reference(training_fingerprint, predictions, run_info)
+    return build_reference(reference_statistics, predictions, run_info)
 
 
 def measure_reviews(

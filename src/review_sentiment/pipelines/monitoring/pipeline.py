@@ -1,6 +1,6 @@
 """Monitoring: compare scored reviews with what training saw.
 
-Consumes `scored_reviews`, `training_fingerprint`, `predictions` (of the test rows), the encoder's `tokenizer` and, from
+Consumes `scored_reviews`, `reference_statistics`, `predictions` (of the test rows), the encoder's `tokenizer` and, from
 a hook, `run_info`. Produces `drift_report` and the figure `drift`. `enforce_drift` must stay the last node, since it
 may fail the run.
 """
@@ -19,7 +19,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             Node(
                 func=nodes.gather_reference,
                 inputs={
-                    "training_fingerprint": "training_fingerprint",
+                    "reference_statistics": "reference_statistics",
                     "predictions": "predictions",
                     "run_info": "run_info",
                 },

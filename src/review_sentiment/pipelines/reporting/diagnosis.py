@@ -227,7 +227,7 @@ def find_gradient_norm(record: Record) -> Finding | None:
             f"Gradients explode in epoch {signs.index('exploding') + 1}.",
             evidence,
             ("learning rate too high", "too little clipping", "numbers out of range"),
-            (_rate(record.given_rate / 10), "training.max_grad_norm=0.5", "training.precision=fp32"),
+            (_rate(record.given_rate / 10), "training.max_grad_norm=0.5", "training.dtype=fp32"),
         )
     if "vanishing" in signs:
         return Finding(

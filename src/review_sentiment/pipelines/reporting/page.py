@@ -102,7 +102,7 @@ def page_parts(
         "training_title": figures.training_title(history),
         "data_line": story.data_line(results["data_profile"]),
         "selection_note": story.selection_note(evaluation),
-        "engine_reason": history["engine_reason"].iloc[0],
+        "compute_reason": history["compute_reason"].iloc[0],
         "figures": page_figures(evaluation, history, reports),
         "mistakes": mistake_lists(mistakes),
         "extra_columns": [name for name in mistakes if name not in OURS],

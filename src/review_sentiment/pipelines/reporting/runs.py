@@ -45,7 +45,7 @@ def ledger_row(
         "env": origin["env"],
         "reviews": origin["parameters"]["reviews"],
         "encoder": origin["parameters"]["encoder"],
-        "data_fingerprint": data_profile["fingerprint"],
+        "data_hash": data_profile["data_hash"],
         "commit": origin["code"]["commit"],
         "dirty": origin["code"]["dirty"],
         "minutes": metrics["seconds"]["fine_tune"] / 60,
@@ -99,7 +99,7 @@ def runs_title(reports: pd.DataFrame) -> str:
         One sentence without a final stop; only runs on the same data are compared.
     """
     newest = reports.iloc[-1]
-    alike = reports[:-1][reports["data_fingerprint"][:-1] == newest["data_fingerprint"]]
+    alike = reports[:-1][reports["data_hash"][:-1] == newest["data_hash"]]
     now = f"{newest['accuracy']:.1%} ({newest['accuracy_low']:.1%} to {newest['accuracy_high']:.1%})"
     if alike.empty:
         return f"First classifier on these reviews: {now}"

@@ -172,7 +172,7 @@ def reproduce_commands(run_info: Mapping[str, Any], history: pd.DataFrame) -> di
     commit = origin["code"]["commit"]
     chosen = history.iloc[0]
     measured = {
-        "training.precision": chosen["number_format"],
+        "training.dtype": chosen["dtype"],
         "training.threads": chosen["threads"],
         "training.attention": chosen["attention"],
     }

@@ -60,7 +60,7 @@ def measure_texts(encoder: EncoderTokenizer, texts: Sequence[str], ids: Sequence
     ).round(_DECIMALS)
 
 
-def take_fingerprint(
+def measure_reference(
     encoder: EncoderTokenizer, chunks: Iterable[pd.DataFrame], test_row_ids: Iterable[str]
 ) -> dict[str, Any]:
     """Describe training reviews by numbers that tell no text.
@@ -96,7 +96,7 @@ def take_fingerprint(
     )
     return {
         "rows": count,
-        "tokenizer": {"name": encoder.name, "hash": encoder.fingerprint()},
+        "tokenizer": {"name": encoder.name, "hash": encoder.tokenizer_hash()},
         "test_rows": hash_names(test_row_ids),
         "character_pairs": characters.sum(axis=0).tolist(),
         "token_pairs": reviews_with.index[reviews_with >= least].tolist(),
@@ -108,13 +108,13 @@ def take_fingerprint(
     }
 
 
-def compare_texts(texts: Sequence[str], ids: Sequence[Sequence[int]], fingerprint: Mapping[str, Any]) -> pd.DataFrame:
-    """Measure how usual reviews would be among those of a fingerprint.
+def compare_texts(texts: Sequence[str], ids: Sequence[Sequence[int]], statistics: Mapping[str, Any]) -> pd.DataFrame:
+    """Measure how usual reviews would be among those of a statistics.
 
     Args:
         texts: N cleaned reviews.
         ids: What `token_ids` gives of them.
-        fingerprint: Of the training rows.
+        statistics: Of the training rows.
 
     Returns:
         N rows: `character_surprise` (mean over neighboring characters of minus log2 of how often training has such a
@@ -123,10 +123,10 @@ def compare_texts(texts: Sequence[str], ids: Sequence[Sequence[int]], fingerprin
     """
     characters = character_pairs(texts)
     row, pair = _token_pairs(ids)
-    common = np.isin(pair, np.array(fingerprint["token_pairs"], dtype=np.int64))
+    common = np.isin(pair, np.array(statistics["token_pairs"], dtype=np.int64))
     return pd.DataFrame(
         {
-            "character_surprise": _surprise(characters, np.array(fingerprint["character_pairs"])[np.newaxis]),
+            "character_surprise": _surprise(characters, np.array(statistics["character_pairs"])[np.newaxis]),
             "common_pairs": _row_means(row, common, len(texts)),
         }
     ).round(_DECIMALS)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
-Precision = Literal["fp32", "bf16"]
+Dtype = Literal["fp32", "bf16"]
 
 
 @contextmanager
@@ -38,22 +38,22 @@ def bf16_hidden_states(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def computing_in(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
+def computing_in(model: PreTrainedModel, dtype: Dtype) -> Iterator[None]:
     """Let forward passes compute in a number format, for a while.
 
     Args:
         model: The classifier.
-        precision: Number format of the matrix products, and in bf16 of the hidden states too.
+        dtype: Number format of the matrix products, and in bf16 of the hidden states too.
     """
-    with bf16_hidden_states(model), autocast(model, precision):
+    with bf16_hidden_states(model), autocast(model, dtype):
         yield
 
 
-def autocast(model: PreTrainedModel, precision: Precision) -> torch.autocast:
+def autocast(model: PreTrainedModel, dtype: Dtype) -> torch.autocast:
     """Let the matrix products of this thread compute in a number format, for a while.
 
     Args:
         model: The classifier; it tells where it computes.
-        precision: Number format of the matrix products.
+        dtype: Number format of the matrix products.
     """
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == "bf16")

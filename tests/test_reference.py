@@ -6,13 +6,13 @@ import pytest
 from scipy.stats import ks_2samp
 
 from review_sentiment.datasets.encoder import TokenizerDataset
-from review_sentiment.fingerprint import (
+from review_sentiment.reference import (
     character_pairs,
     compare_texts,
     hash_names,
     kind_shares,
+    measure_reference,
     measure_texts,
-    take_fingerprint,
     token_ids,
 )
 from review_sentiment.text import row_id_of
@@ -38,22 +38,22 @@ def test_a_review_is_measured_whole_and_without_special_tokens(encoder):
 
 
 def test_an_empty_list_of_reviews_gives_empty_columns(encoder):
-    fingerprint = take_fingerprint(encoder, [rows_of(["the film was quite long"] * 2)], [])
-    for found in (measure_texts(encoder, [], []), compare_texts([], [], fingerprint)):
+    statistics = measure_reference(encoder, [rows_of(["the film was quite long"] * 2)], [])
+    for found in (measure_texts(encoder, [], []), compare_texts([], [], statistics)):
         assert len(found) == 0
 
 
 def test_common_pairs_are_those_of_several_reviews(encoder):
     train = ["the film was long", "the film was funny", "the film in a house"]
-    fingerprint = take_fingerprint(encoder, [rows_of(train)], [])
+    statistics = measure_reference(encoder, [rows_of(train)], [])
     texts = ["the film was boring", "film the was film", "the"]
-    found = compare_texts(texts, token_ids(encoder, texts), fingerprint)
+    found = compare_texts(texts, token_ids(encoder, texts), statistics)
 
     # Common: "the film" (three reviews) and "film was" (two); "was film" and the rest are not.
-    assert len(fingerprint["token_pairs"]) == 2
+    assert len(statistics["token_pairs"]) == 2
     np.testing.assert_allclose(found["common_pairs"], [0.6667, 0, np.nan])
     # Of its own review a pair says nothing: without it, "film was" stands in one.
-    by_length = dict(zip(fingerprint["reviews"]["words"], fingerprint["reviews"]["common_pairs"], strict=True))
+    by_length = dict(zip(statistics["reviews"]["words"], statistics["reviews"]["common_pairs"], strict=True))
     assert by_length == {4: 0.3333, 5: 0.25}
 
 
@@ -67,9 +67,9 @@ def test_kinds_of_characters_are_counted_without_spaces():
 
 def test_shouting_and_another_alphabet_surprise(encoder):
     train = make_corpus(200)["text"]
-    fingerprint = take_fingerprint(encoder, [rows_of(train)], [])
+    statistics = measure_reference(encoder, [rows_of(train)], [])
     texts = [train[0], train[0].upper(), "фильм был очень длинный и скучный", "a", "👍👍 1/10"]
-    plain, *others = compare_texts(texts, token_ids(encoder, texts), fingerprint)["character_surprise"]
+    plain, *others = compare_texts(texts, token_ids(encoder, texts), statistics)["character_surprise"]
 
     assert others[0] > plain + 5
     assert others[1] > plain + 5
@@ -81,8 +81,8 @@ def test_shouting_and_another_alphabet_surprise(encoder):
 def test_training_rows_look_to_themselves_as_new_rows_of_the_same_source_do(encoder, rows):
     both = make_corpus(2 * rows, seed=3)["text"]
     train, new = both[:rows], both[rows:].tolist()
-    reviews = take_fingerprint(encoder, [rows_of(train)], [])["reviews"]
-    found = compare_texts(new, token_ids(encoder, new), take_fingerprint(encoder, [rows_of(train)], []))
+    reviews = measure_reference(encoder, [rows_of(train)], [])["reviews"]
+    found = compare_texts(new, token_ids(encoder, new), measure_reference(encoder, [rows_of(train)], []))
 
     for name in ("character_surprise", "common_pairs"):
         assert ks_2samp(reviews[name], found[name], method="asymp").pvalue > 0.01
@@ -90,12 +90,12 @@ def test_training_rows_look_to_themselves_as_new_rows_of_the_same_source_do(enco
 
 def test_a_fingerprint_is_small_tells_no_text_and_knows_no_order(encoder):
     rows = rows_of(make_corpus(6000)["text"])
-    fingerprint = take_fingerprint(encoder, [rows.iloc[:2500], rows.iloc[2500:]], ["a", "b"])
-    written = json.dumps(fingerprint)
+    statistics = measure_reference(encoder, [rows.iloc[:2500], rows.iloc[2500:]], ["a", "b"])
+    written = json.dumps(statistics)
 
-    assert fingerprint["rows"] == 6000
-    assert {len(column) for column in fingerprint["reviews"].values()} == {5000}
+    assert statistics["rows"] == 6000
+    assert {len(column) for column in statistics["reviews"].values()} == {5000}
     assert len(written) < 300_000
     assert not [word for word in ("film", "superb", "dreadful") if word in written]
-    assert take_fingerprint(encoder, [rows.sample(frac=1, random_state=0)], ["b", "a"]) == fingerprint
-    assert fingerprint["test_rows"] == hash_names(["b", "a"]) != hash_names(["a"])
+    assert measure_reference(encoder, [rows.sample(frac=1, random_state=0)], ["b", "a"]) == statistics
+    assert statistics["test_rows"] == hash_names(["b", "a"]) != hash_names(["a"])
