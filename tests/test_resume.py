@@ -16,7 +16,7 @@ from tests.conftest import UP_TO_MODELING
 # Dropout draws random numbers in every step, and of 80 rows the last of four steps in an epoch gets only 8.
 TRAINING = {
     "epochs": 4, "batch_size": 12, "accumulation_steps": 2, "hidden_dropout": 0.1, "attention_dropout": 0.1,
-    "logging_steps": 3, "checkpoint_minutes": 0, "early_max_tokens": 12, "adversarial_distance": 0.1,
+    "logging_steps": 3, "checkpoint_minutes": 0, "early_max_tokens": 12,
 }  # fmt: skip
 
 

@@ -125,9 +125,6 @@ class TrainingParams(Block):
     attention_dropout: float | None = Field(ge=0, lt=1, description="of attention weights")
     pooling: Literal["auto", "first_token"] = Field(description="which of the encoder's outputs the head reads")
     early_max_tokens: Annotated[int, Field(ge=8)] | None = Field(description="tokens of a review before the last epoch")
-    adversarial_distance: Annotated[float, Field(gt=0)] | None = Field(
-        description="how far word vectors are moved against the model before the last epoch"
-    )
     head_start: Literal["linear_probe", "random"] = Field(description="what the new last layer starts from")
     head_learning_rate_factor: float = Field(
         gt=0, description="the new last layer's rate, as a multiple of the others'"
