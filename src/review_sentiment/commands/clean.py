@@ -1,5 +1,6 @@
 """Delete old runs: which may go, which stay and why, and how much that frees."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +125,9 @@ def _delete(files: RunFiles, plan: Plan) -> None:
         for run in plan.deleted:
             files.delete(run)
         for path in plan.leftovers:
-            files.remove_leftover(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{error.filename} could not be deleted ({error.strerror}): the next clean goes on") from error

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from review_sentiment.catalog import files_of
 from review_sentiment.errors import UserError
-from review_sentiment.params import load_parameters
-from review_sentiment.runs.manifest import data_hash, flatten
+from review_sentiment.params import flatten, load_parameters
+from review_sentiment.runs.manifest import data_hash
 from review_sentiment.terminal import open_console
 
 # Which earlier run is read, and where to go on, is told by the versions; a repetition does all of the work.

@@ -11,9 +11,8 @@ from rich.text import Text
 from review_sentiment.catalog import files_of, open_context
 from review_sentiment.commands.runs import show_interval, show_size
 from review_sentiment.datasets.paths import show_path
-from review_sentiment.params import load_parameters
+from review_sentiment.params import flatten, load_parameters
 from review_sentiment.runs.files import RunFiles
-from review_sentiment.runs.manifest import flatten
 from review_sentiment.runs.table import changed_parameters, newest_reports
 from review_sentiment.terminal import make_table, open_console
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError, Version
 
-from review_sentiment.datasets.atomic import replace_atomically
 from review_sentiment.errors import UserError
-from review_sentiment.runs.locks import FolderLock
+from review_sentiment.runs.atomic import replace_atomically
+from review_sentiment.runs.locks import PathLock, is_held
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ class Checkpoints:
     def __init__(self, folder: Path, run: str | None, resume: bool | str) -> None:
         self.resumed: list[dict[str, Any]] = []
         self._folder, self._run, self._resume = folder, run, resume
-        self._locks: list[FolderLock] = []
+        self._locks: list[PathLock] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process on this machine needs to save and read too; locks stay with the one that took them."""
@@ -92,7 +92,7 @@ class Checkpoints:
 
     def unfinished(self) -> list[str]:
         """Runs that have checkpoints and that no other process is at, oldest first."""
-        return [run for run in self._runs() if not FolderLock(self._folder / run).is_held()]
+        return [run for run in self._runs() if not is_held(self._folder / run)]
 
     def _runs(self) -> list[str]:
         runs = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
@@ -169,7 +169,7 @@ class Checkpoints:
             self._locks.pop().release()
 
     def _hold(self, run: Path) -> bool:
-        lock = FolderLock(run)
+        lock = PathLock(run)
         self._locks.append(lock)
         return lock.take(wait=False)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from review_sentiment.datasets.atomic import replace_atomically
+from review_sentiment.runs.atomic import replace_atomically
 from review_sentiment.runs.table import with_changes
 
 _TEXT = ("run", "classifier_run", "env", "reviews", "encoder", "data_hash", "commit")
