@@ -13,10 +13,10 @@ from review_sentiment.runs.atomic import replace_atomically
 
 
 class AtomicSave:
-    """Makes any one-file dataset of kedro-datasets, on the local file system, write all or nothing."""
+    """Makes any one-file dataset of kedro-datasets write completely or not at all, on the local file system."""
 
     def save(self, data: Any) -> None:
-        """Write `data` as the stock dataset does, but beside its place."""
+        """Write `data` as the stock dataset does, but beside its place, and rename it into place."""
         with replace_atomically(Path(self._get_save_path())) as staged:  # type: ignore[attr-defined]
             stock: Any = copy.copy(self)
             stock._version, stock._filepath = None, PurePosixPath(staged)
@@ -26,11 +26,7 @@ class AtomicSave:
 class FolderDataset(AbstractVersionedDataset[Any, Any]):
     """A dataset that is a folder, complete as soon as it holds its `MARKER` file.
 
-    Args:
-        filepath: The folder, or the parent of its versions.
-        optional: Load None instead of failing where nothing was saved yet.
-        version: Kedro's load and save version.
-        metadata: Left for plugins, Kedro-Viz above all.
+    Where nothing was saved yet, loading an `optional` one gives None instead of failing.
     """
 
     MARKER: ClassVar[str]
@@ -51,11 +47,7 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
         return (Path(path) / self.MARKER).is_file()
 
     def load(self) -> Any:
-        """Read the newest complete version, or the one asked for; None if there is none and it is optional.
-
-        Raises:
-            DatasetError: There is none, or it is incomplete.
-        """
+        """Read the newest complete version, or the one asked for; None if there is none and it is optional."""
         if self._optional and not self.exists():
             return None
         path = Path(self._get_load_path())
@@ -64,7 +56,7 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
         return self._read(path)
 
     def save(self, data: Any) -> None:
-        """Write a version, all or nothing."""
+        """Write a version, completely or not at all."""
         with replace_atomically(Path(self._get_save_path())) as staged:
             staged.mkdir()
             self._write(data, staged)

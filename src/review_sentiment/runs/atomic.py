@@ -10,14 +10,7 @@ from uuid import uuid4
 
 @contextmanager
 def replace_atomically(target: Path) -> Iterator[Path]:
-    """Give a place to write to, and rename it to `target` only if the block ends well.
-
-    Args:
-        target: The file or folder to make or replace.
-
-    Yields:
-        A path beside `target`, on the same file system, that does not exist yet.
-    """
+    """Give a path beside `target` to write a file or folder to; it replaces `target` if the block ends well."""
     made = [parent for parent in (target.parent, target.parent.parent) if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
