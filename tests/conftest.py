@@ -20,7 +20,7 @@ from kedro.framework.project import configure_project
 from kedro.io import CatalogProtocol
 
 from review_sentiment.chunks import ChunkedTable, RawTable
-from review_sentiment.runs.manifest import flatten
+from review_sentiment.params import flatten
 from review_sentiment.runs.session import RunSession
 
 if TYPE_CHECKING:

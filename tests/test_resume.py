@@ -156,13 +156,13 @@ def test_damage_anywhere_is_noticed(keeper, tmp_path):
     (tmp_path / "checkpoints/a/step-000000001/SHA256SUMS").unlink()
     (tmp_path / "checkpoints/a/step-000000002/SHA256SUMS").unlink()
     with pytest.raises(
-        UserError, match=r"no checkpoint of the run a is whole: delete .*; without `resume` training st"
+        UserError, match=r"all checkpoints of the run a are damaged: delete .*; without `resume` training st"
     ):
         keeper("b", True).to_resume()
 
 
 def test_a_run_to_resume_is_named_by_its_beginning(keeper):
-    with pytest.raises(UserError, match=r"no checkpoint to resume from in .*: without `resume` training starts anew"):
+    with pytest.raises(UserError, match=r"no checkpoint to resume from in .*: without `resume` training starts over"):
         keeper("c", True).run_to_resume()
     alive = [keeper(run) for run in ("2026-01", "2026-02")]
     for one in alive:

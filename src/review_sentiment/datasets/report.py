@@ -10,9 +10,10 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import HTMLPreview
 from kedro_datasets.text import TextDataset as StockTextDataset
 
-from review_sentiment.datasets.atomic import AtomicSave, replace_atomically
+from review_sentiment.datasets.atomic import AtomicSave
 from review_sentiment.datasets.classifier import ClassifierDataset
 from review_sentiment.datasets.paths import show_path
+from review_sentiment.runs.atomic import replace_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from review_sentiment.chunks import CHUNK_ROWS
 from review_sentiment.errors import UserError, fault_list
+from review_sentiment.params import flatten
 from review_sentiment.pipelines.modeling.plan import Clock
 from review_sentiment.runs.interrupts import Interrupted, Pending
-from review_sentiment.runs.manifest import flatten
 
 if TYPE_CHECKING:
     from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints

@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from review_sentiment.headline import headline_row, headline_rows
-from review_sentiment.params import parameter_text
+from review_sentiment.params import flatten, parameter_text
 from review_sentiment.pipelines.reporting import figures, story
 from review_sentiment.pipelines.reporting.mistakes import OURS
 from review_sentiment.pipelines.reporting.runs import accuracy_over_runs, runs_title
-from review_sentiment.runs.manifest import flatten
 from review_sentiment.runs.table import newest_reports
 
 _TEMPLATE = "report.html.j2"

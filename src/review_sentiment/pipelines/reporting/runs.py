@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from review_sentiment.runs.manifest import flatten
+from review_sentiment.params import flatten
 from review_sentiment.runs.table import newest_reports
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from review_sentiment.health import stretch_means
-from review_sentiment.params import parameter_text
-from review_sentiment.runs.manifest import flatten
+from review_sentiment.params import flatten, parameter_text
 
 _PARAMETER = re.compile(r"[a-z_]+(\.[a-z_]+)*=\S+")
 _MOST_STEPS = 6
