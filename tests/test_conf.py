@@ -145,7 +145,7 @@ def test_imports_go_one_way():
         if where.parts[0] not in folders and path.name not in files:
             assert not [name for name in names if name.split(".")[0] == "kedro"], where
         if where.parts[0] == "pipelines" and len(where.parts) == 3:
-            others = {path.parent.name for path in SOURCE.glob("pipelines/*/nodes.py")} - {where.parts[1]}
+            others = {path.parent.name for path in SOURCE.glob("pipelines/*/pipeline.py")} - {where.parts[1]}
             assert not [name for name in names if name.split(".")[2:3] and name.split(".")[2] in others], where
         elif where.parts[0] != "pipelines" and path.name != "pipeline_registry.py":
             assert not [name for name in names if name.startswith("review_sentiment.pipelines")], where
