@@ -1,5 +1,15 @@
 """Reviews in many files, in stores, and in tables larger than a chunk."""
 
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
 import fsspec
 import pandas as pd
 import pytest
@@ -154,3 +164,115 @@ def test_the_content_of_many_files_is_known_again(tmp_path):
     one = dataset.content_sha256()
     make_corpus(6, seed=1).to_csv(tmp_path / "b.csv", index=False)
     assert one != dataset.content_sha256() == dataset.content_sha256()
+
+
+def in_folder(folder: Path, test_split: str | None = None) -> ReviewsDataset:
+    return ReviewsDataset(source=str(folder), train_split="train", test_split=test_split)
+
+
+@pytest.mark.parametrize("compress", [bytes, partial(gzip.compress, mtime=0, compresslevel=0)])
+def test_a_folder_is_read_as_it_is_also_where_size_and_time_are_those_of_before(tmp_path, compress):
+    file = tmp_path / f"train.jsonl{'' if compress is bytes else '.gz'}"
+    labels, contents = [], set()
+    for swapped in (0, 1):
+        rows = [f'{{"text": "film {number}", "label": {number % 2 ^ swapped}}}\n' for number in range(8)]
+        file.write_bytes(compress("".join(rows).encode()))
+        os.utime(file, ns=(10**18, 10**18))
+        labels.append(whole(in_folder(tmp_path).load()["train"])["label"].tolist())
+        contents.add(in_folder(tmp_path).content_sha256())
+
+    assert labels == [[0, 1] * 4, [1, 0] * 4]
+    assert len(contents) == 2
+
+
+def test_a_readme_that_names_other_files_of_the_folder_is_followed_and_belongs_to_the_content(tmp_path):
+    contents = set()
+    for name in ("a", "b"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        (tmp_path / "parts" / name / "1.csv").write_text(f"text,label\n{name},1\n")
+        (tmp_path / "README.md").write_text(card([{"split": "train", "path": f"parts/{name}/*.csv"}]))
+        assert read(tmp_path)["text"].tolist() == [name]
+        contents.add(in_folder(tmp_path).content_sha256())
+    assert len(contents) == 2
+
+
+def card(data_files: object, **config: object) -> str:
+    return f"---\nconfigs: {json.dumps([{'config_name': 'default', 'data_files': data_files, **config}])}\n---\n"
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serve a folder over HTTP, for a while; gives the address, and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("README.md", "{outside}/train.csv"),
+        ("README.md", "../outside/*.csv"),
+        ("README.md", "file://{outside}/train.csv"),
+        ("README.md", "{address}/train.csv"),
+        ("README.md", "hf://datasets/owner/name/train.csv"),
+        ("README.md", "zip://train.csv::{address}/train.zip"),
+        (".huggingface.yaml", "{address}/train.csv"),
+    ],
+)
+def test_a_folder_that_names_what_is_outside_of_it_is_refused(tmp_path, name, path):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    for place in (folder, outside):
+        place.mkdir()
+        make_corpus(6).to_csv(place / "train.csv", index=False)
+    with served(outside) as (address, asked):
+        named = path.format(outside=outside, address=address)
+        for data_files in (named, [named], {"train": named}, [{"split": "train", "path": ["train.csv", named]}]):
+            (folder / name).write_text(card(data_files).strip("-\n") if name != "README.md" else card(data_files))
+            with pytest.raises(DatasetError, match="which is outside of it: name only files in the folder"):
+                in_folder(folder).load()
+        assert asked == []
+
+
+@pytest.mark.parametrize("place", ["..", "{outside}", "{address}", "link"])
+def test_a_folder_whose_data_are_in_another_is_refused(tmp_path, place):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    make_corpus(6).to_csv(outside / "train.csv", index=False)
+    (folder / "link").symlink_to(outside)
+    with served(outside) as (address, asked):
+        data_dir = place.format(outside=outside, address=address)
+        make_corpus(6).to_csv(folder / "train.csv", index=False)
+        (folder / "README.md").write_text(card("*.csv", data_dir=data_dir))
+        with pytest.raises(DatasetError, match="which is outside of it: name only files in the folder"):
+            in_folder(folder).load()
+        assert asked == []
+
+
+def test_links_that_lead_out_of_a_folder_are_refused_and_those_inside_are_followed(tmp_path):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    (folder / "parts").mkdir(parents=True)
+    outside.mkdir()
+    make_corpus(6).to_csv(folder / "parts/a.txt", index=False)
+    (folder / "train.csv").symlink_to("parts/a.txt")
+    (folder / "README.md").write_text(card("train.csv"))
+    assert len(read(folder)) == 6
+    (tmp_path / "elsewhere").symlink_to(folder)  # the folder itself may be named by a link
+    assert len(read(tmp_path / "elsewhere")) == 6
+
+    make_corpus(6).to_csv(outside / "train.csv", index=False)
+    (folder / "README.md").unlink()
+    (folder / "train.csv").unlink()
+    (folder / "train.csv").symlink_to(outside / "train.csv")
+    with pytest.raises(DatasetError, match="which is outside of it: name only files in the folder"):
+        read(folder)

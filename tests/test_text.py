@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from review_sentiment.text import clean_text, parse_label, row_id_of
 
@@ -15,11 +17,30 @@ from review_sentiment.text import clean_text, parse_label, row_id_of
         ("cafe\u0301", "café"),
         ("a\x00b\ud800c\td\u2028e", "abc d e"),
         ("👩\u200d🎤 مرحبا [/i]", "👩\u200d🎤 مرحبا [/i]"),
+        ("Good.&lt;br&gt;Really", "Good. Really"),
+        ("&amp;lt;3 films &amp;amp; more", "<3 films & more"),
+        ("<a<b>c> d", "d"),
+        ("<\0b>bold<\0/b>", "bold"),
+        ("&lt\u037e", "<;"),  # a Greek question mark, which NFC makes a semicolon
+        ("&#101;&#769;", "é"),
+        ("&" + "amp;" * 50_000, "amp;" * 49_992),  # no pass for each level
     ],
 )
 def test_clean_text(text, expected):
     assert clean_text(text) == expected
     assert clean_text(expected) == expected
+
+
+MARKUP = ["<", ">", "/", "!--", "--", "&", "&amp", "&lt;", "&gt;", "&#60;", "#38", "#", ";", "b", " ", "\0", "\u037e",
+          "\u0338", "\ud800", "e\u0301", "\u2028"]  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None, database=None, derandomize=True)
+@example("<a" * 50_000 + ">" * 50_000)
+@given(st.lists(st.sampled_from(MARKUP) | st.text(max_size=3), max_size=14).map("".join))
+def test_cleaning_a_cleaned_text_changes_nothing(text):
+    cleaned = clean_text(text)
+    assert clean_text(cleaned) == cleaned
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from glob import has_magic
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePath
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import pandas as pd
+import yaml
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
@@ -86,7 +89,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
             if all(frame.empty for frame in table.chunks()):
                 raise UserError(f"{files[0].name} holds no reviews: {_NEEDED}")
             return {"train": table}
-        return self._load_splits(str(self._folder() or self._source))
+        return self._load_splits(self._folder())
 
     def content_sha256(self) -> str | None:
         """Hash of the files, or of all files of the folder; None for what is not on this machine, and can change.
@@ -132,22 +135,34 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
         several = is_address(self._source) or has_magic(self._source)
         raise UserError(f"there is no file{'' if several else ' or folder'} '{self._source}': `reviews` takes {_KINDS}")
 
-    def _load_splits(self, source: str) -> dict[str, RawTable]:
-        from datasets import load_dataset, load_dataset_builder
+    def _load_splits(self, folder: Path | None) -> dict[str, RawTable]:
+        from datasets import config, load_dataset, load_dataset_builder
 
-        if Path(source).is_dir():
-            files_in(Path(source))
-        else:
-            logger.info("Asking the hub for '%s'", source)
+        # Absolute: the name of a folder may also be one on the hub.
+        source, cache = self._source, None
         try:
+            if folder is None:
+                logger.info("Asking the hub for '%s'", source)
+            else:
+                source = str(folder.resolve())
+                # `datasets` identifies a file by its path and time of change, so each content gets a cache of its own.
+                cache = str(Path(config.HF_DATASETS_CACHE, "review_sentiment", sha256_of(files_in(folder), folder)))
+                self._refuse_outside(path for path in _paths_in_card(folder) if not _is_relative(path))
             # One code path for folders and the hub, so that tests on folders test the hub's.
-            kind = type(load_dataset_builder(source)).__module__.rpartition(".")[2]
+            builder = load_dataset_builder(source, cache_dir=cache)
+            kind = type(builder).__module__.rpartition(".")[2]
             if kind not in {*_FOLDER_KINDS, _CACHE_KIND}:
                 raise ValueError(f"it holds {kind} data, and only {', '.join(sorted(_FOLDER_KINDS))} are read")
-            splits = load_dataset(source, keep_in_memory=False)
+            if folder is not None:  # of a hub id, `datasets` itself refuses files that are not in the repository
+                own = _own_files(folder.resolve())
+                data_files = chain.from_iterable((builder.config.data_files or {}).values())
+                self._refuse_outside(file for file in data_files if Path(file) not in own)
+            splits = load_dataset(source, cache_dir=cache, keep_in_memory=False)
+        except UserError:
+            raise
         except Exception as error:
-            if Path(source).is_dir():
-                raise UserError(f"the folder '{source}' can't be read as a data set: {first_line(error)}") from error
+            if folder is not None:
+                raise UserError(f"the folder '{folder}' can't be read as a data set: {first_line(error)}") from error
             raise UserError(
                 f"'{source}' is no local file or folder, and could not be had from the hub ({first_line(error)}):"
                 f" check spelling and network, or name {_KINDS}"
@@ -156,7 +171,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
         missing = [f"{side}_split={name}" for side, name in wanted.items() if name is not None and name not in splits]
         if missing:
             raise UserError(
-                f"'{source}' has the splits {', '.join(splits)}, but not {', '.join(missing)}: name one of them"
+                f"'{self._source}' has the splits {', '.join(splits)}, but not {', '.join(missing)}: name one of them"
                 " (test_split=null cuts the test rows from the training side)"
             )
         return {
@@ -165,8 +180,47 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
             if name is not None
         }
 
+    def _refuse_outside(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            raise UserError(
+                f"'{self._source}' takes its data from '{path}', which is outside of it: name only files in the folder,"
+                " by relative paths"
+            )
+
     def _describe(self) -> dict[str, Any]:
         return {"source": self._source, "train_split": self._train_split, "test_split": self._test_split}
+
+
+def _paths_in_card(folder: Path) -> Iterator[str]:
+    """All paths and addresses by which a folder's README.md, or the file that may overrule it, names its data."""
+    from huggingface_hub import metadata_load
+
+    readme, overruling = folder / "README.md", folder / ".huggingface.yaml"
+    cards = [metadata_load(readme)] if readme.is_file() else []
+    if overruling.is_file():
+        cards.append(yaml.safe_load(overruling.read_text("utf-8")))
+    for card in cards:
+        for config in (card or {}).get("configs") or []:
+            yield from _texts_in([config.get("data_files"), config.get("data_dir")])
+
+
+def _texts_in(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _texts_in(value)
+
+
+def _is_relative(path: str) -> bool:
+    """Whether a path leads nowhere but down, as far as its text tells."""
+    parts = PurePath(path).parts
+    return not (urlsplit(path).scheme or "::" in path or PurePath(path).is_absolute() or ".." in parts)
+
+
+def _own_files(folder: Path) -> set[Path]:
+    """Files of a folder, without those that a link leads out of it for; all of them are part of its content hash."""
+    return {file for file in files_in(folder) if file.resolve().is_relative_to(folder)}
 
 
 def _raw_table(files: list[SourceFile]) -> RawTable:
