@@ -1,5 +1,7 @@
 """The one exception for a mistake that the user can mend."""
 
+from review_sentiment.addresses import redact
+
 _MOST_LINES, _LONGEST_LINE = 24, 600
 
 
@@ -35,8 +37,9 @@ def fit_to_show(message: str) -> str:
 
     Returns:
         The text with control characters and the like written as escapes, and long lines, or many lines, cut in their
-        middle: its beginning says what was wrong, its end what to do.
+        middle: its beginning says what was wrong, its end what to do. Passwords in addresses are hidden.
     """
+    message = redact(message)
     lines = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message).split("\n")
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 4], f"… {len(lines) - _MOST_LINES + 1} more lines …", *lines[-3:]]
