@@ -16,8 +16,8 @@ from review_sentiment.metrics import softmax
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import TokenizeParams, parse_parameters
-from review_sentiment.pipelines.monitoring.drift import compare_reviews
-from review_sentiment.pipelines.monitoring.measures import build_reference, draw_rows, measure_rows
+from review_sentiment.pipelines.monitoring.drift import find_drift
+from review_sentiment.pipelines.monitoring.measures import draw_rows, gather_reference, measure_rows
 from review_sentiment.reference import measure_reference
 from review_sentiment.text import clean_text
 
@@ -97,7 +97,7 @@ class _FinishedRun:
         )
         self._known = {row_id for rows in splits.values() for row_id in rows["row_id"]}
         statistics = measure_reference(self._tokenizer, [splits["train"].to_pandas()], splits["test"]["row_id"][:])
-        self._reference = build_reference(statistics, predictions, {"versions_read": {}})
+        self._reference = gather_reference(statistics, predictions, {"versions_read": {}})
 
     def unseen(self, rows: int) -> list[str]:
         """Reviews of the run's source that stand in none of its splits."""
@@ -122,7 +122,7 @@ class _FinishedRun:
         """The drift report."""
         rows, counts = draw_rows([scored], "text", self._reference["classes"], self._params)
         measures, kinds = measure_rows(rows, self._tokenizer, self._reference)
-        return compare_reviews(measures, {**counts, "character_kinds": kinds}, self._reference, self._params)
+        return find_drift(measures, {**counts, "character_kinds": kinds}, self._reference, self._params)
 
 
 def _shuffled(text: str, seed: int) -> str:

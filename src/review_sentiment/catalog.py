@@ -32,7 +32,6 @@ def open_scorer(context: KedroContext, wanted: str | None, batch_size: int | Non
     """Read a classifier, and make it ready to score.
 
     Args:
-        context: The project.
         wanted: Label or version of the run that trained it, or the beginning of that; None for the newest evaluated.
         batch_size: Texts per forward pass; None for `inference.batch_size`.
 

@@ -37,7 +37,6 @@ class ChunkedTable:
 
     Attributes:
         schema: Names and types of the columns.
-        rows: How many rows there are.
         read: Starts to read, from the first row; gives batches of at most `CHUNK_ROWS` rows.
     """
 
@@ -66,7 +65,6 @@ class DrawnRows:
     """Some rows of a table, in an order of their own.
 
     Attributes:
-        table: The table.
         places: Numbers of the rows, from 0, in the order that they are to have, int64, each once.
     """
 

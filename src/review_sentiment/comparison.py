@@ -17,7 +17,6 @@ def compare_predictions(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, 
     """Compare two classifiers on the rows that both have scored.
 
     Args:
-        first: Predictions with `row_id`, `label` and `predicted`.
         second: Those of the other classifier; differences are second minus first.
 
     Returns:
@@ -81,15 +80,13 @@ def paired_interval(only_first: int, only_second: int, rows: int, correction: in
     nothing proven (6 against 16 rows, for one).
 
     Args:
-        only_first: Rows that only the first classifies correctly.
-        only_second: Rows that only the second classifies correctly.
-        rows: All rows, at least one.
         correction: Rows taken off the difference; 0 is the interval as first published.
 
     Returns:
         Lower and upper limit of second minus first, shares from -1 to 1.
 
     Source: Tango 1998, Statistics in Medicine 17:891 (asymptotic score interval), with the continuity correction of
+
     Edwards 1948, Psychometrika 13:185.
     """
     from scipy.optimize import brentq

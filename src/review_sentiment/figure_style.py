@@ -44,9 +44,6 @@ def finish(figure: "Figure", title: str, height: int, key: Sequence[tuple[str, s
     """Give a figure the common style, and its title as plain text in `layout.meta`.
 
     Args:
-        figure: The figure; it is changed.
-        title: What it shows, as a finding.
-        height: In pixels.
         key: Symbol, name and color of each series, written below the plot: Kedro-Viz's panel hides legends.
     """
     lines = [escape(line, quote=False) for line in textwrap.wrap(title, _TITLE_WIDTH)]  # Plotly reads markup

@@ -27,12 +27,6 @@ def chance_loss(classes: int) -> float:
 def gradient_sign(norms: Sequence[float], loss: float, classes: int, params: DiagnosisParams) -> GradientSign:
     """Judge gradient norms by their median.
 
-    Args:
-        norms: Before clipping, at least one.
-        loss: Mean training loss over the same steps.
-        classes: How many classes there are.
-        params: The bounds.
-
     Returns:
         `exploding` or `large` above the bounds; `vanishing` or `small` below them, unless the loss is low, since a
         model that has learned its rows gets small gradients; else `healthy`.
@@ -65,8 +59,6 @@ def loss_sign(losses: Sequence[float], classes: int, params: DiagnosisParams) ->
 
     Args:
         losses: Means over equal stretches of training, such as epochs; at least one.
-        classes: How many classes there are.
-        params: The bounds.
 
     Returns:
         `rising` or `falling` if the last stretch differs from the first by more than `loss_change`, else `flat`; a low
@@ -112,9 +104,7 @@ def stretch_means(steps: Sequence[int], losses: Sequence[float], ends: Sequence[
     """Mean training loss of each stretch of steps, also where a row covers several stretches.
 
     Args:
-        steps: Steps of the logged rows, ascending.
         losses: Their losses, each the mean since the row before.
-        ends: Last step of each stretch, ascending.
 
     Returns:
         One mean a stretch, weighted by the steps that a row shares with it; a stretch that no row has reached yet gets

@@ -381,12 +381,6 @@ def _describe(error: Mapping[str, Any]) -> str:
 def parse_parameters(raw: Mapping[str, Any]) -> Parameters:
     """Check a run's effective parameters, all blocks at once.
 
-    Args:
-        raw: The merged parameters: base, environment and command line.
-
-    Returns:
-        The typed parameters.
-
     Raises:
         UserError: Any name is unknown or missing, or any value out of range; the message lists every fault.
     """
@@ -402,9 +396,6 @@ def load_parameters(config: MutableMapping[str, Any]) -> Parameters:
 
     Args:
         config: Kedro's configuration loader; it keeps them, and need not read all files anew when it is asked again.
-
-    Returns:
-        The typed parameters.
 
     Raises:
         UserError: As `parse_parameters`; or a list stands where there is a block of names, or the other way round.

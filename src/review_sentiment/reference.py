@@ -26,10 +26,6 @@ _SYMBOLS = 31
 def token_ids(encoder: EncoderTokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Tokenize whole reviews: what a classifier cuts off is part of what they look like.
 
-    Args:
-        encoder: The tokenizer.
-        texts: N cleaned reviews.
-
     Returns:
         N lists of ids, without special tokens.
     """
@@ -38,11 +34,6 @@ def token_ids(encoder: EncoderTokenizer, texts: Sequence[str]) -> list[list[int]
 
 def measure_texts(encoder: EncoderTokenizer, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> pd.DataFrame:
     """Measure reviews one by one, without regard to any others.
-
-    Args:
-        encoder: The tokenizer.
-        texts: N cleaned reviews.
-        ids: What `token_ids` gives of them.
 
     Returns:
         N rows: `words`, `tokens` (without special ones), and `unknown_share`, the share of tokens for which the
@@ -69,7 +60,6 @@ def measure_reference(
     review's will be; else small training sets would look more usual than any new review can.
 
     Args:
-        encoder: The tokenizer.
         chunks: Training rows with `row_id` and `text`, some at a time.
         test_row_ids: Names of the test rows, by which the predictions of the same splits are known again.
 
@@ -111,11 +101,6 @@ def measure_reference(
 def compare_texts(texts: Sequence[str], ids: Sequence[Sequence[int]], statistics: Mapping[str, Any]) -> pd.DataFrame:
     """Measure how usual reviews would be among those of a statistics.
 
-    Args:
-        texts: N cleaned reviews.
-        ids: What `token_ids` gives of them.
-        statistics: Of the training rows.
-
     Returns:
         N rows: `character_surprise` (mean over neighboring characters of minus log2 of how often training has such a
         pair, bits), and `common_pairs` (share of neighboring tokens that are among training's commonest pairs, from 0
@@ -134,9 +119,6 @@ def compare_texts(texts: Sequence[str], ids: Sequence[Sequence[int]], statistics
 
 def character_pairs(texts: Sequence[str]) -> np.ndarray:
     """Count neighboring characters.
-
-    Args:
-        texts: N cleaned reviews.
 
     Returns:
         How often each pair of symbols stands side by side in each review, int64, shape (N, S * S).
@@ -171,11 +153,7 @@ def kind_shares(pairs: np.ndarray) -> dict[str, float]:
 
 
 def hash_names(row_ids: Iterable[str]) -> str:
-    """Hash a set of row names, in any order: 32 hexadecimal digits.
-
-    Args:
-        row_ids: The names.
-    """
+    """Hash a set of row names, in any order: 32 hexadecimal digits."""
     return hashlib.blake2b("\n".join(sorted(row_ids)).encode(), digest_size=16).hexdigest()
 
 

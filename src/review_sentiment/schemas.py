@@ -60,9 +60,6 @@ def check_predictions(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: Rows with `row_id`, `label`, `label_id`, `predicted`, `loss` and one `proba_<class>` column a class.
 
-    Returns:
-        The same table.
-
     Raises:
         ValueError: A column is missing, a row_id repeats, or probabilities are not finite or do not sum to 1.
     """

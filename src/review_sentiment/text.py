@@ -55,7 +55,6 @@ def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
     Args:
         value: What the label column holds: a name, an integer, or either as text or as a whole float. True and False
             are names, not 1 and 0.
-        label_names: Class names; their order gives label_id.
 
     Returns:
         The label_id, or None if the value names no class.
@@ -77,9 +76,6 @@ def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
 def row_id_of(text: str) -> str:
     """Name a review by its content, so that the name survives reordering and added rows.
 
-    Args:
-        text: The cleaned review.
-
     Returns:
         16 hexadecimal digits: the first half of the text's 128-bit BLAKE2b hash.
     """
@@ -88,9 +84,6 @@ def row_id_of(text: str) -> str:
 
 def row_keys(row_ids: Iterable[str]) -> np.ndarray:
     """Turn names of reviews into numbers, which take 8 bytes each and have the same order.
-
-    Args:
-        row_ids: N names, as `row_id_of` gives them.
 
     Returns:
         Numbers, uint64, shape (N,).

@@ -17,7 +17,7 @@ from review_sentiment.datasets.exported import ExportedClassifierDataset
 from review_sentiment.errors import UserError
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import ExportParams, InferenceParams
-from review_sentiment.pipelines.export import conversion, gate, nodes, rounding
+from review_sentiment.pipelines.export import conversion, gate, nodes, quantization
 from review_sentiment.scoring.exported import onnx_session
 from review_sentiment.scoring.scorer import Scorer, build_scorer
 from tests.conftest import whole
@@ -89,9 +89,9 @@ def test_the_folder_says_what_it_was_made_from(exported):
     }  # fmt: skip
     int8 = onnx.load(folder / "model_int8.onnx")
     onnx.checker.check_model(int8)
-    unrounded = {tuple(sorted(weight.dims)) for weight in int8.graph.initializer if weight.data_type == 1}
-    assert (2, 32) in unrounded  # the head's
-    assert (32, 64) not in unrounded  # a layer's
+    in_fp32 = {tuple(sorted(weight.dims)) for weight in int8.graph.initializer if weight.data_type == 1}
+    assert (2, 32) in in_fp32  # the head's
+    assert (32, 64) not in in_fp32  # a layer's
     assert {operators.domain for operators in int8.opset_import} == {""}  # the standard ones, for any runtime
     classifier, loaded = exported.load("classifier"), exported.load("exported_classifier")
     assert loaded.run == exported.first
@@ -189,10 +189,10 @@ def products_model(channels: list[float], weight: np.ndarray) -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10).SerializeToString()
 
 
-def test_a_channel_is_rounded_by_its_range_in_training_and_cut_off_beyond():
+def test_a_channel_is_quantized_by_its_range_in_training_and_clipped_beyond():
     weight = np.array([[1.0, 0.5], [-1.0, 0.2], [0.001, 0.0]], dtype=np.float32)
     fp32 = products_model([1.0, 0.3, 1000.0], weight)
-    int8 = rounding.to_int8(fp32, [[0, 1], [2, 0, 1]])  # so states reach 2, 0.6 and 2,000
+    int8 = quantization.to_int8(fp32, [[0, 1], [2, 0, 1]])  # so activations reach 2, 0.6 and 2,000
     batch = {name: np.array([[2, -1, 0, 40]]) for name in MODEL_INPUTS}
     product, of_large = onnx_session(int8, 1).run(None, batch)
 
@@ -204,11 +204,11 @@ def test_a_channel_is_rounded_by_its_range_in_training_and_cut_off_beyond():
     np.testing.assert_allclose(of_large, 100 * product, rtol=1e-5, atol=1e-4)
 
 
-def test_weights_near_the_identity_are_not_rounded():
+def test_weights_near_the_identity_are_not_quantized():
     learned = np.random.default_rng(0).normal(0, 0.02, (32, 32)).astype(np.float32)
 
-    assert rounding.mostly_rounds_to_zero(8 * np.eye(32, dtype=np.float32) + learned)
-    assert not rounding.mostly_rounds_to_zero(learned)
+    assert quantization.is_lost_by_quantization(8 * np.eye(32, dtype=np.float32) + learned)
+    assert not quantization.is_lost_by_quantization(learned)
 
 
 def clip_weights(model: bytes) -> bytes:
@@ -230,7 +230,7 @@ def test_a_sabotaged_export_is_refused_and_the_earlier_one_stays(exported, monke
     sound = exported.load("exported_classifier").models["onnx"].read_bytes()
     monkeypatch.setattr(conversion, "_to_onnx", lambda classifier: clip_weights(sound))
 
-    with pytest.raises(UserError, match=r"worse than the classifier, so it was not saved(.|\n)*  - onnx is right on"):
+    with pytest.raises(UserError, match=r"worse than the classifier, so it was not saved(.|\n)*  - onnx reaches"):
         exported.run("export", run=exported.first)
 
     # It got as far as that on the older run's own test rows, though newer tokens lie beside them.
@@ -241,7 +241,7 @@ def test_a_sabotaged_export_is_refused_and_the_earlier_one_stays(exported, monke
     assert not report["passed"]
     assert any("onnx gives probabilities that differ" in fault for fault in report["faults"])
     assert any("onnx_int8 gives" in fault for fault in report["faults"])
-    assert report["sentence"].startswith("Refused: onnx is right on")
+    assert report["sentence"].startswith("Refused: onnx reaches")
 
 
 def test_the_gate_goes_by_its_bounds(exported):
@@ -264,7 +264,7 @@ def test_the_gate_goes_by_its_bounds(exported):
     low, high = strict["backends"]["onnx"]["accuracy_change_interval"]
     assert low < 0.05 < high
     assert strict["faults"][0] == (
-        "onnx gives 5.0% of the test rows another answer; export.max_disagreement allows 4.0%"
+        "onnx gives 5.0% of the test rows another label; export.max_disagreement allows 4.0%"
     )
     with pytest.raises(UserError, match="max_disagreement allows 4"):
         nodes.approve_export(candidate, strict)
@@ -325,5 +325,5 @@ def test_a_drop_that_may_be_chance_is_told_as_such(exported, interval, said):
 
     report = gate.judge_export(backends, candidate, 240, ExportParams(max_accuracy_drop=0.005, max_disagreement=0.02))
 
-    assert report["faults"][0].startswith("onnx_int8 is right on 89.6% of the test rows instead of 90.8%")
+    assert report["faults"][0].startswith("onnx_int8 reaches 89.6% accuracy on the test rows instead of 90.8%")
     assert ("on 240 test rows this may be chance" in report["faults"][0]) == said

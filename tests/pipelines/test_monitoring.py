@@ -12,8 +12,8 @@ from review_sentiment.datasets.encoder import TokenizerDataset
 from review_sentiment.errors import UserError
 from review_sentiment.params import MonitoringParams
 from review_sentiment.pipelines.monitoring import drift
-from review_sentiment.pipelines.monitoring.figure import drift_figure
-from review_sentiment.pipelines.monitoring.measures import build_reference, draw_rows, measure_rows
+from review_sentiment.pipelines.monitoring.figure import plot_drift
+from review_sentiment.pipelines.monitoring.measures import draw_rows, gather_reference, measure_rows
 from review_sentiment.reference import measure_reference, measure_texts, token_ids
 from review_sentiment.serving.log import PredictionLog
 from review_sentiment.text import row_id_of
@@ -66,7 +66,7 @@ KINDS = {
 
 def compare(measures: pd.DataFrame, reference: dict = REFERENCE, kinds: dict = KINDS, without_answer: int = 0) -> dict:
     counts = {"rows": len(measures) + without_answer, "rows_without_answer": without_answer, "character_kinds": kinds}
-    return drift.compare_reviews(measures, counts, reference, BOUNDS)
+    return drift.find_drift(measures, counts, reference, BOUNDS)
 
 
 def drifted(report: dict) -> list[str]:
@@ -178,8 +178,8 @@ def test_too_few_reviews_decide_nothing_even_where_they_differ():
 
     assert report["drifted"] is None
     assert report["sentence"] == "Nothing is decided: too few reviews (new 49), 50 are needed."
-    drift.enforce(report, BOUNDS.model_copy(update={"enforce": True}))
-    assert "Too few reviews" in drift_figure(report).layout.title.text
+    drift.enforce_drift(report, None, BOUNDS.model_copy(update={"enforce": True}))
+    assert "Too few reviews" in plot_drift(report).layout.title.text
 
 
 def test_too_few_test_rows_leave_only_the_texts_to_compare():
@@ -197,9 +197,9 @@ def test_too_few_test_rows_leave_only_the_texts_to_compare():
 def test_drift_fails_a_run_only_where_that_is_asked_for():
     report = compare(draw_measures(500, 1, words=lambda x: x * 4))
 
-    drift.enforce(report, BOUNDS)
+    drift.enforce_drift(report, None, BOUNDS)
     with pytest.raises(UserError, match=r"monitoring\.enforce is true; everything was written:\n  - reviews are much"):
-        drift.enforce(report, BOUNDS.model_copy(update={"enforce": True}))
+        drift.enforce_drift(report, None, BOUNDS.model_copy(update={"enforce": True}))
 
 
 def scored(texts, seed: int = 0) -> pd.DataFrame:
@@ -258,13 +258,13 @@ def reference(encoder):
     predictions = scored(texts, seed=1).assign(row_id=train["row_id"])
     statistics = json.loads(json.dumps(measure_reference(encoder, [train], train["row_id"].tolist())))
     run_info = {"versions_read": {"predictions": "A", "reference_statistics": "A"}}
-    return build_reference(statistics, predictions, run_info)
+    return gather_reference(statistics, predictions, run_info)
 
 
 def report_on(table: pd.DataFrame, encoder, reference, text_column: str = "text") -> dict:
     rows, counts = draw_rows(in_parts(table), text_column, reference["classes"], BOUNDS)
     measures, kinds = measure_rows(rows, encoder, reference)
-    return drift.compare_reviews(measures, {**counts, "character_kinds": kinds}, reference, BOUNDS)
+    return drift.find_drift(measures, {**counts, "character_kinds": kinds}, reference, BOUNDS)
 
 
 def test_texts_are_cleaned_as_in_training(encoder, reference):
@@ -342,7 +342,7 @@ def test_a_browser_draws_a_panel_a_signal_and_marks_those_that_drifted(tmp_path)
     known = draw_measures(500, 2).replace("positive", "<b>good</b>")
     reference = {**reference_of(known), "classes": ["negative", "<b>good</b>"]}
     page = tmp_path / "page.html"
-    drift_figure(compare(measures, reference)).write_html(page)
+    plot_drift(compare(measures, reference)).write_html(page)
     dom = open_page(page, tmp_path)
 
     assert dom.count('<g class="subplot x') == 7

@@ -31,7 +31,6 @@ def clean_runs(keep_last: int | None, keep_best: int | None, confirmed: bool) ->
     Args:
         keep_last: How many of the newest runs with a result to keep; None for none, or for all if `keep_best` is None.
         keep_best: How many of the most accurate classifiers on each set of reviews to keep; None as above.
-        confirmed: Whether to delete.
 
     Raises:
         UserError: Something could not be deleted.

@@ -24,7 +24,6 @@ def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
     """Score texts, or without any the lines of standard input, and print the answers.
 
     Args:
-        texts: May be empty.
         run: None for the newest run with a classifier.
         as_json: Print one JSON object a text, and nothing else, on standard output.
 

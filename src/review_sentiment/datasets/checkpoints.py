@@ -40,8 +40,6 @@ class Checkpoints:
     """Saves and finds checkpoints, which are no versioned data: they go when their training is complete.
 
     Args:
-        folder: Holds one folder for each run.
-        run: The run in progress.
         resume: The run to go on with, or the beginning of its name; True for the newest unfinished one; False for none.
     """
 
@@ -55,12 +53,7 @@ class Checkpoints:
         return {**self.__dict__, "_folder": self._folder.absolute(), "_locks": []}
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint of this run, completely or not at all, and delete all but its newest two.
-
-        Args:
-            step: Optimizer steps done.
-            state: JSON's types and tensors, nested.
-        """
+        """Write a checkpoint of this run, completely or not at all, and delete all but its newest two."""
         from safetensors.torch import save_file
 
         tensors: dict[str, torch.Tensor] = {}

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 
 
 class PredictionLogDataset(AbstractDataset["pa.Table", ChunkedTable]):
-    """Parquet files, in one folder for each run whose classifier answered.
-
-    Args:
-        filepath: The folder.
-        metadata: Left for plugins, Kedro-Viz above all.
-    """
+    """Parquet files, in one folder for each run whose classifier answered."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.metadata = metadata
@@ -49,11 +44,7 @@ class PredictionLogDataset(AbstractDataset["pa.Table", ChunkedTable]):
         return ChunkedTable(schema, rows.count_rows(), lambda: rows.to_batches(batch_size=CHUNK_ROWS))
 
     def save(self, data: "pa.Table") -> None:
-        """Add a file.
-
-        Args:
-            data: Rows; their schema's metadata names the `classifier_run`.
-        """
+        """Add a file."""
         import pyarrow.parquet as pq
 
         run = data.schema.metadata[b"classifier_run"].decode()

@@ -18,7 +18,6 @@ def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
     """Connect to the cluster that RAY_ADDRESS names, or start one on this machine for a while.
 
     Args:
-        workers: Processes that will work.
         instead: Parameters that do without Ray, for the user who has not installed it.
 
     Yields:
@@ -76,9 +75,6 @@ def place_workers(nodes: Sequence[Mapping[str, float]], workers: int, device: st
 
     Args:
         nodes: Resources of each of the cluster's nodes: `CPU`, `GPU`.
-        workers: How many there will be.
-        device: `auto`, `cuda`, or one that needs no GPU.
-        name: Of the parameter that says how many.
 
     Returns:
         CPUs of each worker, and whether each has a GPU.

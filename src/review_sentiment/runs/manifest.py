@@ -90,7 +90,6 @@ def recipe_sha256(contents: Iterable[str | None], parameters: Mapping[str, Any])
 
     Args:
         contents: Hashes of the reviews and of the encoder; None for one that can change unseen, as on the hub.
-        parameters: Effective ones.
 
     Returns:
         64 hexadecimal digits; None if a hash is None.

@@ -18,7 +18,6 @@ def choose_versions(
     version of each dataset, and mix a run that was killed half way with the one before.
 
     Args:
-        files: What is on disk.
         inputs: Only versioned datasets that a pipeline makes are looked at.
         makers: What each pipeline writes, in the order in which they build on each other.
         named: Versions that the user names, by dataset; these are not changed.

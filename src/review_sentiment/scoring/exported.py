@@ -28,7 +28,6 @@ _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
 ONNX_BACKENDS: tuple[OnnxBackend, ...] = ("onnx", "onnx_int8")
 
-
 _TOKENS_PER_PASS = 512  # what a layer of MiniLM makes of them is 3 MB at its widest
 
 
@@ -39,10 +38,7 @@ class ExportedClassifier:
     Attributes:
         models: Each backend's model: its file, or what will be in it.
         models_sha256: Hashes of what passed the gate, by backend.
-        tokenizer: Its encoder's tokenizer.
-        pad_id: The tokenizer's padding id.
         label_names: Class names in the order of label_id.
-        settings: Of the classifier, as `Classifier.settings`.
         run: Version of the run that trained it.
         weights_sha256: Hash of the PyTorch weights that it was made from.
         fastest: The backend that scored the most reviews a second when it was exported.
@@ -66,10 +62,6 @@ class ExportedClassifier:
     def forward(self, backend: OnnxBackend, batch_size: int) -> "OnnxForward":
         """Make it ready to score.
 
-        Args:
-            backend: Which of its models.
-            batch_size: Reviews per forward pass.
-
         Returns:
             A function from N rows of token ids to logits, float32, shape (N, K).
 
@@ -88,16 +80,10 @@ class ExportedClassifier:
 
 
 class OnnxForward:
-    """An ONNX model that is ready to score; other processes that it is sent to load it anew.
+    """An ONNX model that is ready to score; a process that it is sent to loads it again.
 
-    One review is computed by all threads together. Of several, each thread computes batches of its own: that spares
-    them to wait for each other at every operator, and what a small batch makes stays in a core's cache.
-
-    Args:
-        model: What is in its file.
-        pad_id: The tokenizer's padding id.
-        batch_size: Reviews per forward pass, at most.
-        classes: How many classes there are.
+    Where there are fewer reviews than threads, all threads compute each operator together. Else each computes batches
+    of its own: then they don't wait for each other at every operator, and activations stay in a core's cache.
     """
 
     def __init__(self, model: bytes, pad_id: int, batch_size: int, classes: int) -> None:
@@ -111,7 +97,11 @@ class OnnxForward:
     def __call__(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         """Score N rows of token ids: logits, float32, shape (N, K)."""
         _, pad_id, batch_size, classes = self._made_of
-        session, threads = (self._together, 1) if len(rows) == 1 else (self._apart, self._threads)
+        if len(rows) < self._threads or len(rows) == 1:
+            session, threads = self._together, 1
+        else:  # a batch for each thread at least, however few and short the reviews are
+            session, threads = self._apart, self._threads
+            batch_size = min(batch_size, -(-len(rows) // threads))
 
         def compute(batch: Batch) -> np.ndarray:
             logits: np.ndarray = session.run(["logits"], batch)[0]
@@ -129,23 +119,27 @@ class OnnxForward:
         return onnx_session(self._made_of[0], 1)
 
 
-def onnx_session(model: bytes, threads: int) -> Any:
-    """Make a model ready to compute.
+def load_onnxruntime() -> Any:
+    """Import ONNX Runtime with its telemetry off.
 
-    Args:
-        model: What is in its file.
-        threads: That compute each operator together.
-
-    Returns:
-        An `onnxruntime.InferenceSession`.
+    From 1.29 on it contacts its vendor on Linux too, and keeps a device id in the home folder, whatever
+    `disable_telemetry_events()` and `DO_NOT_TRACK` say; only this variable, set before the import, stops it
+    (github.com/microsoft/onnxruntime/issues/27379).
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
+    return onnxruntime
+
+
+def onnx_session(model: bytes, threads: int) -> Any:
+    """Load a model: an `onnxruntime.InferenceSession`."""
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     if not _has_vnni():
-        # Two products of int8 are added in 16 bits, which may overflow, unless onnxruntime is told to go a slower way.
+        # Without VNNI two int8 products are added in 16 bits, which may overflow; this is slower and exact.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(
         model, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
@@ -153,7 +147,7 @@ def onnx_session(model: bytes, threads: int) -> Any:
 
 
 def _has_vnni() -> bool:
-    """Whether the processor is known to add products of int8 in 32 bits; others than x86 don't care what this says."""
+    """Whether the processor is known to accumulate int8 products in 32 bits; only x86 heeds the option."""
     info = Path("/proc/cpuinfo")
     return info.is_file() and "vnni" in info.read_text()
 
@@ -176,9 +170,6 @@ def can_score_onnx() -> bool:
 
 def require_onnx(*packages: str) -> None:
     """Refuse where a package of the extra `onnx` is missing.
-
-    Args:
-        packages: Names of the packages that will be imported.
 
     Raises:
         UserError: One is not installed.

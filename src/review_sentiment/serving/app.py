@@ -47,9 +47,6 @@ def build_app(
     """Build the application around a classifier.
 
     Args:
-        scorer: The classifier.
-        on_test: How good it is, as `check_on_test` says.
-        limits: The block `serving`.
         log: Where predictions are logged; None for nowhere.
 
     Returns:

@@ -32,7 +32,6 @@ class Batcher(Generic[T]):
     Args:
         work: Gives an answer for each of some texts; called in one thread only.
         batch_texts: Most texts of several requests that are scored together.
-        max_waiting: Most texts in the queue.
     """
 
     def __init__(self, work: Callable[[list[str]], list[T]], batch_texts: int, max_waiting: int) -> None:
@@ -48,12 +47,6 @@ class Batcher(Generic[T]):
 
     async def submit(self, texts: list[str]) -> list[T]:
         """Wait for the answers to some texts; who stops to wait takes them out of the queue.
-
-        Args:
-            texts: The texts.
-
-        Returns:
-            One answer a text.
 
         Raises:
             QueueFullError: There are too many in the queue.

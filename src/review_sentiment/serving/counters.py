@@ -19,12 +19,7 @@ _CONFIDENCE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 class Counters:
-    """Counts since the server started.
-
-    Args:
-        run: Run whose classifier answers.
-        waiting: Gives the number of texts in the queue.
-    """
+    """Counts since the server started."""
 
     def __init__(self, run: str, waiting: Callable[[], int]) -> None:
         # A registry of its own: two servers in one process must not count together.
@@ -60,8 +55,6 @@ class CountRequests:
     """Counts every request with its path, code and time.
 
     Args:
-        app: The application.
-        counters: Where to.
         paths: Paths that are counted by name; an unknown one would let any client add a series.
     """
 

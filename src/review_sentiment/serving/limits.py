@@ -11,12 +11,7 @@ if TYPE_CHECKING:
 
 
 class LimitBody:
-    """Answers a body that is too large, or takes too long to come, and lets all others pass.
-
-    Args:
-        app: The application.
-        limits: The block `serving`.
-    """
+    """Answers a body that is too large, or takes too long to come, and lets all others pass."""
 
     def __init__(self, app: "ASGIApp", limits: ServingParams) -> None:
         self._app, self._limits = app, limits

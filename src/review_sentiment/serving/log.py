@@ -21,11 +21,6 @@ class PredictionLog:
     """Collects rows, and saves them some at a time.
 
     A log that can't be written never keeps a text from being answered: its rows are lost, and an error says how many.
-
-    Args:
-        save: Writes a table, all or nothing.
-        scorer: The classifier that answers.
-        keeps_texts: Whether to log the texts too.
     """
 
     def __init__(self, save: Callable[[pa.Table], None], scorer: Scorer, keeps_texts: bool) -> None:
@@ -43,11 +38,7 @@ class PredictionLog:
         self._schema = pa.schema(fields, metadata={"classifier_run": scorer.run})
 
     def add(self, scores: Scores) -> None:
-        """Add a row for each text that held something to read.
-
-        Args:
-            scores: What was just answered.
-        """
+        """Add a row for each text that held something to read."""
         # As of the training rows, or monitoring would compare two things.
         encoder = self._scorer.tokenizer
         measured = measure_texts(encoder, scores.texts, token_ids(encoder, scores.texts))

@@ -37,9 +37,6 @@ class TextRequest(_Message):
 def request_within(limits: ServingParams) -> type[TextRequest]:
     """Make the model of a request that keeps to limits, so that OpenAPI names them.
 
-    Args:
-        limits: The block `serving`.
-
     Returns:
         A model that refuses what is over them.
     """
@@ -83,11 +80,6 @@ class Problem(_Message):
 
 def problem(code: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Make the answer to a request that is not answered.
-
-    Args:
-        code: HTTP's code.
-        detail: What was wrong, and where.
-        headers: Further headers.
 
     Returns:
         A response that holds a `Problem`.

@@ -27,10 +27,7 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
 
     Args:
         run: Version of the run, or the beginning of it; None for the newest. It never changes by itself.
-        host: Address to listen on.
         port: Port; 0 for a free one.
-        log_predictions: Whether to log predictions.
-        log_texts: Whether to log the texts too.
 
     Raises:
         UserError: There is no such classifier, or the address can't be listened on.
@@ -98,10 +95,6 @@ class _Server(uvicorn.Server):
 
 def make_server(app: FastAPI, limits: ServingParams) -> uvicorn.Server:
     """Set uvicorn up.
-
-    Args:
-        app: The application.
-        limits: The block `serving`.
 
     Returns:
         A server that runs until it gets SIGINT or SIGTERM, or `should_exit` is set.

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from review_sentiment.model.encoder import Classifier, collate
 from review_sentiment.model.first_token import first_token_only
-from review_sentiment.pipelines.export.rounding import to_int8
-from review_sentiment.pipelines.export.speed import spread
-from review_sentiment.scoring.exported import ExportedClassifier, require_onnx, sha256_of_bytes
+from review_sentiment.pipelines.export.gate import spread
+from review_sentiment.pipelines.export.quantization import to_int8
+from review_sentiment.scoring.exported import ExportedClassifier, load_onnxruntime, require_onnx, sha256_of_bytes
 
 # It has attention as a single operator. So has 23, but there torch 2.13 exports ModernBERT's rotary embedding in a form
 # that onnxruntime 1.32 refuses.
 _OPSET = 24
-# Training reviews that show how large states get; with a quarter of them, those of other sources were cut off more.
+# Training reviews that give the activation ranges; with a quarter of them, those of other sources were clipped more.
 _REVIEWS = 256
 
 
@@ -37,20 +37,13 @@ class _Logits(torch.nn.Module):
 
 
 def convert(classifier: Classifier, reviews: Sequence[Sequence[int]], run: str) -> ExportedClassifier:
-    """Make ONNX models of a classifier; the last layer computes only the first token there too.
-
-    Args:
-        classifier: As it was read from disk.
-        reviews: Token ids of the training reviews.
-        run: Version of the run that trained it.
-
-    Returns:
-        The models in memory; which is the fastest is not measured yet, so it names PyTorch.
+    """Make ONNX models of a classifier, in memory; the last layer computes only the first token there too.
 
     Raises:
         UserError: The packages of the extra `onnx` are not installed.
     """
     require_onnx("onnx", "onnxruntime", "onnxscript")
+    load_onnxruntime()  # the exporter may load it too, with its telemetry on
     fp32 = _to_onnx(classifier)
     int8 = to_int8(fp32, spread(reviews, _REVIEWS))
     return ExportedClassifier(

@@ -1,9 +1,10 @@
-"""Is the exported classifier as good as the one that was evaluated? Measure it on the same test rows, and judge.
+"""The gate of an export: measure accuracy and speed of each backend on the test rows, and judge.
 
 Letters: K classes, N rows.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +13,13 @@ import pandas as pd
 import torch
 
 from review_sentiment.comparison import paired_interval
-from review_sentiment.errors import UserError, fault_list
+from review_sentiment.errors import UserError
 from review_sentiment.metrics import softmax
 from review_sentiment.model.encoder import Classifier
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import ExportParams
-from review_sentiment.pipelines.export.speed import BATCH_SIZE, measure_speed
 from review_sentiment.runs.manifest import machine
-from review_sentiment.scoring.exported import ONNX_BACKENDS, ExportedClassifier, onnx_threads
+from review_sentiment.scoring.exported import ONNX_BACKENDS, ExportedClassifier, load_onnxruntime, onnx_threads
 from review_sentiment.scoring.scorer import Forward
 
 logger = logging.getLogger(__name__)
@@ -29,15 +29,16 @@ _SAME_ROWS = 32
 _SAME_BOUND = 0.001
 # A share that is exactly the bound is allowed, though as a float it may come out above: 1 - 0.98 > 0.02.
 _ROUNDING = 1e-9
+# Enough for a steady figure, in about a minute on two cores.
+_SINGLE_ROWS = 100
+_BATCHED_ROWS = 320
+BATCH_SIZE = 32  # reviews that come together; each backend decides how many go into a forward pass
+# Forward passes of one backend before the next one's turn, so that a busy minute slows all of them.
+_TURN = 10
 
 
 def check_same_rows(test: Any, predictions: pd.DataFrame, run: str) -> None:
     """Refuse tokens of other reviews than those that the predictions are about.
-
-    Args:
-        test: Tokens of the test rows.
-        predictions: The classifier's.
-        run: Version of the run that trained it.
 
     Raises:
         UserError: Rows or their lengths differ.
@@ -54,13 +55,6 @@ def measure_backends(
     candidate: ExportedClassifier, classifier: Classifier, test: Any, predictions: pd.DataFrame, batch_size: int
 ) -> dict[str, dict[str, Any]]:
     """Score the test rows with each ONNX model, and time them beside PyTorch.
-
-    Args:
-        candidate: The ONNX models.
-        classifier: What they were made from.
-        test: Tokens of the test rows.
-        predictions: The classifier's, on the same rows.
-        batch_size: Reviews per forward pass, as inference has it.
 
     Returns:
         By backend, as the node `measure_export` says.
@@ -97,16 +91,16 @@ def measure_backends(
 
 
 def _compare(predictions: pd.DataFrame, logits: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
-    answers = np.array(label_names, dtype=object)[logits.argmax(axis=1)]
+    labels = np.array(label_names, dtype=object)[logits.argmax(axis=1)]
     label, before = predictions["label"].to_numpy(), predictions["predicted"].to_numpy()
-    only_before = int(((before == label) & (answers != label)).sum())
-    only_now = int(((answers == label) & (before != label)).sum())
+    only_before = int(((before == label) & (labels != label)).sum())
+    only_now = int(((labels == label) & (before != label)).sum())
     rows = len(predictions)
     return {
-        "accuracy": float((answers == label).mean()),
+        "accuracy": float((labels == label).mean()),
         "accuracy_change": (only_now - only_before) / rows,
         "accuracy_change_interval": list(paired_interval(only_before, only_now, rows)),
-        "agreement": float((answers == before).mean()),
+        "agreement": float((labels == before).mean()),
     }
 
 
@@ -122,17 +116,9 @@ def judge_export(
 ) -> dict[str, Any]:
     """Say whether the export is good enough, and what it brings.
 
-    Args:
-        backends: Figures by backend.
-        candidate: The ONNX models.
-        rows: Test rows that they were scored on.
-        export: How much worse it may be.
-
     Returns:
         As the node `measure_export` says.
     """
-    import onnxruntime
-
     faults = [fault for backend in ONNX_BACKENDS for fault in _faults(backend, backends, rows, export)]
     fastest = max(backends, key=lambda backend: backends[backend]["reviews_per_second"])
     report = {
@@ -145,7 +131,7 @@ def judge_export(
         "bounds": export.model_dump(),
         "backends": {backend: dict(figures) for backend, figures in backends.items()},
         "machine": machine(),
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": load_onnxruntime().__version__,
     }
     return {**report, "sentence": _sentence(report)}
 
@@ -155,13 +141,13 @@ def _faults(backend: str, backends: Mapping[str, Mapping[str, Any]], rows: int, 
     if -figures["accuracy_change"] > export.max_accuracy_drop + _ROUNDING:
         may_be_chance = figures["accuracy_change_interval"][1] >= 0
         faults.append(
-            f"{backend} is right on {figures['accuracy']:.1%} of the test rows instead of"
+            f"{backend} reaches {figures['accuracy']:.1%} accuracy on the test rows instead of"
             f" {backends['torch']['accuracy']:.1%}; export.max_accuracy_drop allows {export.max_accuracy_drop:.1%} less"
             + (f" (on {rows:,} test rows this may be chance: evaluate on more, or allow more)" if may_be_chance else "")
         )
     if 1 - figures["agreement"] > export.max_disagreement + _ROUNDING:
         faults.append(
-            f"{backend} gives {1 - figures['agreement']:.1%} of the test rows another answer;"
+            f"{backend} gives {1 - figures['agreement']:.1%} of the test rows another label;"
             f" export.max_disagreement allows {export.max_disagreement:.1%}"
         )
     if figures.get("largest_difference", 0) > _SAME_BOUND:
@@ -187,25 +173,49 @@ def _part(backend: str, figures: Mapping[str, Any]) -> str:
     low, high = figures["accuracy_change_interval"]
     return (
         f"{backend}: {figures['speedup']:.1f} times as many, {figures['size_share']:.0%} of the size,"
-        f" {figures['agreement']:.1%} of the answers the same, accuracy {100 * figures['accuracy_change']:+.1f} points"
+        f" {figures['agreement']:.1%} of the labels the same, accuracy {100 * figures['accuracy_change']:+.1f} points"
         f" (95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
     )
 
 
-def enforce(report: Mapping[str, Any]) -> None:
-    """Refuse an export that is worse.
+def measure_speed(forwards: Mapping[str, Forward], rows: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """Time all backends in turns.
 
     Args:
-        report: As `judge_export` made it.
+        forwards: By backend: a function that scores rows of token ids.
 
-    Raises:
-        UserError: It did not pass.
+    Returns:
+        By backend: `latency_ms_median` and `latency_ms_p95` of one review at a time, `reviews_per_second` in batches of
+        32 of similar length.
     """
-    if not report["passed"]:
-        raise UserError(
-            fault_list(
-                f"the export of run {report['run']} is worse than the classifier, so it was not saved (export_report"
-                " has the figures; an earlier export stays)",
-                report["faults"],
-            )
-        )
+    single = _time_turns(forwards, [[row] for row in spread(rows, _SINGLE_ROWS)])
+    by_length = sorted(spread(rows, _BATCHED_ROWS), key=len)
+    batches = [by_length[start : start + BATCH_SIZE] for start in range(0, len(by_length), BATCH_SIZE)]
+    batched = _time_turns(forwards, batches)
+    return {
+        backend: {
+            "latency_ms_median": 1000 * float(np.median(single[backend])),
+            "latency_ms_p95": 1000 * float(np.quantile(single[backend], 0.95)),
+            "reviews_per_second": len(by_length) / sum(batched[backend]),
+        }
+        for backend in forwards
+    }
+
+
+def spread(rows: Sequence[Any], most: int) -> list[Any]:
+    """At most so many rows, evenly taken from all."""
+    return [rows[index] for index in np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+
+
+def _time_turns(forwards: Mapping[str, Forward], batches: list[list[Any]]) -> dict[str, list[float]]:
+    """Seconds of each batch, by backend."""
+    seconds: dict[str, list[float]] = {backend: [] for backend in forwards}
+    for start in range(0, len(batches), _TURN):
+        turn = batches[start : start + _TURN]
+        for backend, forward in forwards.items():
+            forward(turn[0])  # warms up
+            for batch in turn:
+                begin = time.perf_counter()
+                forward(batch)
+                seconds[backend].append(time.perf_counter() - begin)
+    return seconds

@@ -1,4 +1,4 @@
-"""Nodes of export: convert, measure, approve."""
+"""Nodes of export: convert, measure, approve. What needs torch is imported where it is used."""
 
 import logging
 from dataclasses import replace
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from review_sentiment.errors import UserError, fault_list
 from review_sentiment.params import ExportParams, InferenceParams
 
 if TYPE_CHECKING:
@@ -27,17 +28,9 @@ def convert_classifier(
     predictions: pd.DataFrame,
     run_info: dict[str, Any],
 ) -> ExportedClassifier:
-    """Make ONNX models of the classifier, if it is the evaluated one and its test rows are at hand to judge them by.
+    """Make ONNX models of the classifier, if it is the evaluated one and its test rows are there to judge them by.
 
-    Args:
-        classifier: As it was read from disk.
-        reload_check: Of the same run.
-        tokenized: Tokens of the three splits; those of training show how large the numbers to round get.
-        predictions: The classifier's, on the test rows.
-        run_info: What this run is.
-
-    Returns:
-        The models, not judged yet.
+    The training rows give the activation ranges of the int8 model.
     """
     from review_sentiment.pipelines.export.conversion import convert
     from review_sentiment.pipelines.export.gate import check_same_rows
@@ -60,14 +53,6 @@ def measure_export(
 ) -> dict[str, Any]:
     """Score the test rows with each ONNX model, time them beside PyTorch, and judge.
 
-    Args:
-        candidate: The ONNX models.
-        classifier: What they were made from.
-        tokenized: Tokens of the three splits; only test is used.
-        predictions: The classifier's, on the test rows.
-        export: How much worse the export may be.
-        inference: How the backends will score.
-
     Returns:
         `run`, `weights_sha256`, `rows`, `passed`, `faults` (what is too bad, one sentence each), `fastest` (the backend
         with the most reviews a second), `bounds`, `machine`, `onnxruntime` (version), `sentence`, and `backends`: by
@@ -87,14 +72,15 @@ def measure_export(
 def approve_export(candidate: ExportedClassifier, export_report: dict[str, Any]) -> ExportedClassifier:
     """Let the export pass only if it is as good; the last node, so that a refused one has its report.
 
-    Args:
-        candidate: The ONNX models.
-        export_report: What was measured.
-
-    Returns:
-        The models, and which backend is the fastest.
+    Raises:
+        UserError: It is worse.
     """
-    from review_sentiment.pipelines.export.gate import enforce
-
-    enforce(export_report)
+    if not export_report["passed"]:
+        raise UserError(
+            fault_list(
+                f"the export of run {export_report['run']} is worse than the classifier, so it was not saved"
+                " (export_report has the figures; an earlier export stays)",
+                export_report["faults"],
+            )
+        )
     return replace(candidate, fastest=export_report["fastest"])

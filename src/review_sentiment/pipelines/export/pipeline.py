@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from review_sentiment.pipelines.export import nodes
+from review_sentiment.pipelines.export.nodes import approve_export, convert_classifier, measure_export
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -16,13 +16,13 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     return Pipeline(
         [
             Node(
-                func=nodes.convert_classifier,
+                func=convert_classifier,
                 inputs=["classifier", "reload_check", "tokenized", "predictions", "run_info"],
                 outputs="export_candidate",
                 name="convert_classifier",
             ),
             Node(
-                func=nodes.measure_export,
+                func=measure_export,
                 inputs=[
                     "export_candidate",
                     "classifier",
@@ -35,7 +35,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="measure_export",
             ),
             Node(
-                func=nodes.approve_export,
+                func=approve_export,
                 inputs=["export_candidate", "export_report"],
                 outputs="exported_classifier",
                 name="approve_export",

@@ -30,9 +30,9 @@ class MaxLength:
     Args:
         early_max_tokens: Before the last epoch, special tokens included; None for no less than in the last.
         tokenize: The block `tokenize`: the length of the last epoch, and which part of a longer review is kept.
-        tokenizer: What made the tokens.
 
     Source: Devlin et al. 2019, arXiv 1810.04805, section A.2 (long sequences only at the end of a training); Li et al.
+
     2022, arXiv 2108.06084 (sequence length warm-up).
     """
 
@@ -66,8 +66,6 @@ class Batches:
     """Makes the model's inputs of tokenized rows, at the length that a step asks for.
 
     Args:
-        max_length: How long reviews may be.
-        pad_id: The tokenizer's padding id.
         pads_to_limit: Pad to that length, and not to the longest review of a batch.
     """
 
@@ -111,8 +109,6 @@ class LengthBatches(Sampler[int]):
     The Trainer's own sampler runs each chunk from its longest rows to its shortest, which ties length to time.
 
     Args:
-        lengths: Tokens of each of the N rows.
-        batch_size: Rows per block.
         seed: Seed of the order; the epoch is added to it.
         max_tokens: Gives the most tokens that count in an epoch; None where all do.
     """
@@ -151,7 +147,6 @@ class SharedBatches(Sampler[list[int]]):
 
     Args:
         batches: Row indices of whole batches, the same for all workers.
-        workers: They share each batch.
     """
 
     def __init__(self, batches: BatchSampler, workers: Workers) -> None:
@@ -173,8 +168,6 @@ def preview_batches(lengths: Sequence[int], params: TrainingParams, to_length: i
     """Look at the batches of one epoch before it runs.
 
     Args:
-        lengths: Tokens of each of the N training rows.
-        params: The block `training`.
         to_length: Length that every batch is padded to; None for its longest row.
 
     Returns:

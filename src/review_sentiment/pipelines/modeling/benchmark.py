@@ -43,13 +43,7 @@ class ComputeSettings:
     """How this machine computes.
 
     Attributes:
-        device: torch device.
-        dtype: Of the matmuls.
-        threads: CPU threads of one operation.
         attention: transformers' name of the attention implementation.
-        reason: What was measured, in words.
-        batch_size: Reviews per forward pass.
-        accumulation_steps: Forward passes per optimizer step.
         eval_batch_size: Reviews per forward pass when scoring.
         busy: Whether other processes used the cores while threads were compared.
     """
@@ -99,8 +93,6 @@ def choose_compute(model: PreTrainedModel, batch: Batch, params: TrainingParams)
 
     Args:
         model: The classifier to train; neither it nor the random state is changed.
-        batch: A real batch with labels.
-        params: The block `training`.
 
     Raises:
         UserError: The encoder does not support the attention that is asked for.
@@ -127,8 +119,6 @@ def choose_threads(step: Callable[[], Any], threads: int, trust: bool = False) -
 
     Args:
         step: The work to time, in turn with each number of threads.
-        threads: The most, which is the default.
-        trust: Believe an implausible gain too.
 
     Returns:
         The number of threads; whether the machine is too busy to tell, and the default was kept; what was measured.
@@ -168,8 +158,6 @@ def merge_passes(params: TrainingParams, row_bytes: float, free_bytes: float) ->
 
     Args:
         params: The block `training`; an optimizer step sees as many reviews as it says.
-        row_bytes: Memory that training on one review takes.
-        free_bytes: Memory that is free.
 
     Returns:
         `batch_size`, `accumulation_steps` and `eval_batch_size`.
@@ -191,8 +179,6 @@ def measure_pace(model: PreTrainedModel, batch: Batch, compute: ComputeSettings,
     Args:
         model: The classifier to train; neither it nor the random state is changed.
         batch: A real batch with labels, of about the mean size.
-        compute: How to compute.
-        params: The block `training`.
     """
     with _trial(model, compute.device) as trial, compute.applied(trial):
         weights = [weight for weight in trial.parameters() if weight.requires_grad]
@@ -209,7 +195,6 @@ def pick(seconds: Mapping[Choice, float], bf16_error: float) -> Choice:
     """Pick the fastest of several ways to compute, among those that gain enough over the first, which is the default.
 
     Args:
-        seconds: What a step takes with each.
         bf16_error: Difference that bf16 makes to hidden states, as a share of them.
     """
     default, *others = seconds

@@ -216,15 +216,7 @@ class KeepBest(TrainerCallback):
 
 
 class HealthWatch(TrainerCallback):
-    """Stops at the step where a number becomes NaN, and logs other bad signs once, by the diagnosis' own rules.
-
-    Args:
-        history: Its rows are read as they come.
-        classes: How many classes there are.
-        diagnosis: Bounds of the signs.
-        learning_rate: To name in messages.
-        workers: All look at the same numbers.
-    """
+    """Stops at the step where a number becomes NaN, and logs other bad signs once, by the diagnosis' own rules."""
 
     def __init__(
         self, history: History, classes: int, diagnosis: DiagnosisParams, learning_rate: float, workers: Workers
@@ -315,14 +307,6 @@ class SpeedCheck(TrainerCallback):
     """Compares numbers of threads again after the first epoch, where the benchmark before it could not be trusted.
 
     That is where the machine was busy then, or steps take much longer than forecast.
-
-    Args:
-        compute: As chosen before the first step.
-        pace: As measured before the first step.
-        params: The block `training`.
-        batch: Gives a typical batch at full length.
-        clock: Of the run.
-        workers: What the first one finds counts for all.
     """
 
     def __init__(

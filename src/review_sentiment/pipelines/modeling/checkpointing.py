@@ -98,10 +98,8 @@ class Checkpointing(TrainerCallback):
     """Asks for a checkpoint every few minutes and when the run is interrupted, and writes it between two steps.
 
     Args:
-        checkpoints: Keeps them.
         parts: By name, everything beside model and Trainer that has a state.
         begun: What was measured before the first step, and must not be measured again.
-        clock: Of the run.
         minutes: Between two checkpoints; None for none but that of an interrupt.
     """
 
@@ -194,9 +192,7 @@ class ResumableTrainer(Trainer):
     Its own way of resuming stays: it skips the batches that were seen, and asks the methods below for the rest.
 
     Args:
-        checkpointing: Makes the checkpoints.
         resumed: State to continue from, as `own_state` gave it; None for a new training.
-        kwargs: The Trainer's own.
     """
 
     def __init__(self, *, checkpointing: Checkpointing, resumed: Mapping[str, Any] | None, **kwargs: Any) -> None:

@@ -51,11 +51,7 @@ class Outcome:
     history: pd.DataFrame | None = None
 
     def with_classifier(self, classifier: Classifier | None) -> "Outcome":
-        """The same, with a classifier.
-
-        Args:
-            classifier: If there is one.
-        """
+        """The same, with a classifier."""
         if classifier is None:
             return self
         model = classifier.model
@@ -63,10 +59,6 @@ class Outcome:
 
     def result(self, pretrained: Pretrained, tokenize: TokenizeParams) -> tuple[Classifier, pd.DataFrame]:
         """What `train` would have returned.
-
-        Args:
-            pretrained: The encoder.
-            tokenize: The block `tokenize`.
 
         Raises:
             UserError: It failed.
@@ -94,7 +86,6 @@ class Keeper:
     """Keeps, beside the Kedro session, what the workers make; a Ray actor.
 
     Args:
-        checkpoints: Of the run.
         resumed: The checkpoint that the run goes on from, if any.
     """
 
@@ -131,11 +122,7 @@ class Keeper:
 
 
 class DistantCheckpoints(Checkpoints):
-    """The checkpoints for a worker, wherever it is.
-
-    Args:
-        keeper: Has them.
-    """
+    """The checkpoints for a worker, wherever it is."""
 
     def __init__(self, keeper: Any) -> None:
         super().__init__(Path(), None, False)
@@ -149,12 +136,7 @@ class DistantCheckpoints(Checkpoints):
         return checkpoint
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Send a checkpoint.
-
-        Args:
-            step: Optimizer steps done.
-            state: JSON's types and tensors, nested.
-        """
+        """Send a checkpoint."""
         import ray
 
         ray.get(self._keeper.save.remote(step, dict(state)))

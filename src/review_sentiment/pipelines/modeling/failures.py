@@ -39,7 +39,6 @@ def out_of_memory_explained(training: TrainingParams, tokenize: TokenizeParams |
     """Turn an out-of-memory error into a message that says what to lower.
 
     Args:
-        training: Sizes of the batches.
         tokenize: Length of the texts; None where nothing is trained, only scored.
 
     Raises:

@@ -38,7 +38,6 @@ def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray)
     of the encoder.
 
     Args:
-        model: The classifier, whose last layer is set.
         inputs: What that layer reads, float32, shape (N, D).
         label_id: Classes, each of the K at least once, shape (N,).
 

@@ -31,7 +31,6 @@ class Pace:
 
     Attributes:
         step_seconds: One optimizer step on batches of mean size, at full length.
-        row_seconds: Scoring one review.
     """
 
     step_seconds: float
@@ -43,8 +42,6 @@ class TrainingPlan:
     """The optimizer steps of a run.
 
     Attributes:
-        steps_per_epoch: Steps in one epoch.
-        steps: Steps in all.
         warmup_steps: Steps in which the learning rate rises.
         early_cost: Time of a step at the shorter length of early epochs, as a share of one at full length.
     """
@@ -161,7 +158,6 @@ class Schedule:
 
     Attributes:
         plan: As the run goes on; a time budget may shorten it.
-        first_plan: As the run began.
     """
 
     def __init__(self, plan: TrainingPlan) -> None:
@@ -194,14 +190,7 @@ class Schedule:
 
 
 class Clock(TrainerCallback):
-    """Times steps and validations, and forecasts the whole run.
-
-    Args:
-        pace: As measured before the first step.
-        schedule: Has the plan.
-        validation_rows: Reviews in the validation split.
-        start: `time.perf_counter` when the run began, benchmark included.
-    """
+    """Times steps and validations, and forecasts the whole run."""
 
     def __init__(self, pace: Pace, schedule: Schedule, validation_rows: int, start: float) -> None:
         self._start, self._schedule = start, schedule
@@ -293,9 +282,6 @@ class TimeBudget(TrainerCallback):
     """Cuts a run that falls behind its time budget; the learning rate still decays to its end.
 
     Args:
-        minutes: From the start of the clock.
-        clock: Of the run.
-        schedule: Of the run.
         workers: The clock of the first one counts for all.
     """
 

@@ -24,8 +24,6 @@ class Job:
     Attributes:
         tokenized: Splits `train` and `validation` with `row_id`, `input_ids`, `length` and `label_id`.
         label_names: Class names in the order of label_id.
-        pretrained: The encoder.
-        training: The block `training`.
         tokenize: The block `tokenize`, kept with the classifier so that new texts are cut the same way.
         diagnosis: The block `diagnosis`: bounds of the signs that are logged while it trains.
     """
@@ -43,15 +41,9 @@ class Prepared:
     """A run whose model has a head, and whose parameters and data fit together.
 
     Attributes:
-        job: What to train.
-        workers: The processes that train together.
-        checkpoints: Keeps them.
         resumed: The checkpoint to continue from, if any.
         identity: Everything that decides the result; a resumed training must have the same.
-        start: `time.perf_counter` when the run began.
         model: The classifier, with a new head.
-        batches: Makes the model's inputs.
-        learning_rate_scale: For this encoder's width.
         full_plan: The steps without a time budget.
     """
 

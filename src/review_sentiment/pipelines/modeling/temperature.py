@@ -25,6 +25,7 @@ def fit_temperature(label_id: np.ndarray, logits: np.ndarray) -> float:
         The temperature, above 0; 1 where no other lowers the plain loss on these rows, or where a logit is not finite.
 
     Source: Guo et al. 2017, arXiv 1706.04599, section 4.2 (temperature scaling); Platt 1999, Advances in Large Margin
+
     Classifiers, page 61 (smoothed targets).
     """
     from scipy.optimize import minimize_scalar

@@ -15,7 +15,6 @@ class Workers:
 
     Attributes:
         rank: Number of this one; 0 is the first, which writes down what happens.
-        count: How many there are.
     """
 
     rank: int = 0
@@ -27,19 +26,11 @@ class Workers:
         return self.rank == 0
 
     def share(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """This worker's part of some rows: every `count`-th, so that sorted rows are as long for each.
-
-        Args:
-            rows: Rows that all workers know.
-        """
+        """This worker's part of some rows: every `count`-th, so that sorted rows are as long for each."""
         return rows[self.rank :: self.count]
 
     def of_first(self, value: Any) -> Any:
-        """What the first worker found, where each may have found something else.
-
-        Args:
-            value: Of this worker.
-        """
+        """What the first worker found, where each may have found something else."""
         if self.count == 1:
             return value
         box = [value]
@@ -47,11 +38,7 @@ class Workers:
         return box[0]
 
     def of_all(self, value: Any) -> list[Any]:
-        """What each worker has, in the order of their ranks.
-
-        Args:
-            value: Of this worker.
-        """
+        """What each worker has, in the order of their ranks."""
         if self.count == 1:
             return [value]
         box: list[Any] = [None] * self.count
@@ -66,11 +53,7 @@ class Workers:
         return whole
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean of a number that each worker has; no number where one of them is none.
-
-        Args:
-            value: Of this worker.
-        """
+        """The mean of a number that each worker has; no number where one of them is none."""
         if self.count == 1:
             return value
         total = value.clone()

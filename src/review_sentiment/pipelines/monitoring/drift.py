@@ -1,5 +1,6 @@
 """Compare the distributions of two groups of reviews, signal by signal, and say in words what differs."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,13 @@ from review_sentiment.params import MonitoringParams
 from review_sentiment.pipelines.monitoring.measures import with_tokens_per_word
 from review_sentiment.reference import kind_shares
 
+logger = logging.getLogger(__name__)
+
 # Below it, the two tests together see only the coarsest changes.
 _MIN_ROWS = 50
 _BINS = 10
 _BARS = 24
-_TOLD = 3  # changes that the sentence tells in full
+_IN_FULL = 3  # changes that the sentence describes in full
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,11 @@ class Signal:
     """A number that every review has.
 
     Attributes:
-        title: What it is.
         more: What it means where it rises.
         less: What it means where it falls.
-        unit: Follows the first figure.
         digits: How a figure is written, as `format` takes it.
         of: What the new reviews are compared with, as the sentence calls it.
-        typical: The figure that is told: `median`, or `mean` where most reviews have none of it.
+        typical: The figure that is shown: `median`, or `mean` where most reviews have none of it.
         far: What a rise far beyond the range of training means.
     """
 
@@ -69,28 +70,28 @@ _SIGNALS = {
 _CLASSES = "predicted"
 
 
-def compare_reviews(
-    measures: pd.DataFrame, counts: Mapping[str, Any], reference: Mapping[str, Any], params: MonitoringParams
+def find_drift(
+    review_measures: pd.DataFrame,
+    review_counts: dict[str, Any],
+    reference: dict[str, Any],
+    monitoring: MonitoringParams,
 ) -> dict[str, Any]:
-    """Compare scored reviews with training, and put the outcome into one sentence.
-
-    Args:
-        measures: A row a review.
-        counts: Of the whole table.
-        reference: The training's side.
-        params: The block `monitoring`.
+    """Compare scored reviews with training, signal by signal, and sum up in one sentence.
 
     Returns:
-        As the node `find_drift` says.
+        `drifted` (None where there are too few rows), `sentence`, `rows`, `rows_without_answer`, `rows_compared`,
+        `runs`, `character_kinds` (shares, of training and new), `signals`, the most telling first (`name`, `title`,
+        `drifted`, `psi`, `p_value`, `change` in words where it drifted, figures of `reference` and `new`, `histogram`),
+        and `not_checked` (reasons by signal).
     """
     statistics = reference["statistics"]
-    kinds = {"training": kind_shares(np.array(statistics["character_pairs"])), "new": counts["character_kinds"]}
+    kinds = {"training": kind_shares(np.array(statistics["character_pairs"])), "new": review_counts["character_kinds"]}
     trained = with_tokens_per_word(pd.DataFrame(statistics["reviews"], dtype=np.float64))
     tested = pd.DataFrame(reference["predictions"])
     signals, not_checked = [], {}
     for name in [*_SIGNALS, _CLASSES]:
-        old, new = (trained if name in trained else tested)[name].dropna(), measures[name].dropna()
-        why_not = _why_not(old, new, len(measures))
+        old, new = (trained if name in trained else tested)[name].dropna(), review_measures[name].dropna()
+        why_not = _why_not(old, new, len(review_measures))
         if why_not:
             not_checked[name] = why_not
         elif name == _CLASSES:
@@ -99,16 +100,16 @@ def compare_reviews(
             note = _kinds_note(**kinds) if name == "character_surprise" else ""
             signals.append(_compare_numbers(name, old.to_numpy(), new.to_numpy(), note))
     for signal in signals:
-        chance = params.p_max / len(signals)  # Bonferroni: p_max is for the run
-        signal["drifted"] = bool(signal["psi"] > params.psi_max and signal["p_value"] < chance)
+        chance = monitoring.p_max / len(signals)  # Bonferroni: p_max is for the run
+        signal["drifted"] = bool(signal["psi"] > monitoring.psi_max and signal["p_value"] < chance)
         signal["change"] = signal["change"] if signal["drifted"] else ""
     signals.sort(key=lambda signal: (not signal["drifted"], -signal["psi"]))
     return {
         "drifted": any(signal["drifted"] for signal in signals) if signals else None,
-        "sentence": _sentence(signals, not_checked, len(measures), counts["rows_without_answer"]),
-        "rows": counts["rows"],
-        "rows_without_answer": counts["rows_without_answer"],
-        "rows_compared": len(measures),
+        "sentence": _sentence(signals, not_checked, len(review_measures), review_counts["rows_without_answer"]),
+        "rows": review_counts["rows"],
+        "rows_without_answer": review_counts["rows_without_answer"],
+        "rows_compared": len(review_measures),
         "runs": dict(reference["runs"]),
         "character_kinds": kinds,
         "signals": signals,
@@ -127,6 +128,7 @@ def population_stability(old: np.ndarray, new: np.ndarray) -> float:
         The index, at least 0. Above 0.1 is customarily called a small shift, above 0.25 a large one.
 
     Source: Siddiqi 2006, Credit Risk Scorecards (index and bounds); Yurdakul 2018, Statistical Properties of Population
+
     Stability Index (of two samples from one source it is (1/n + 1/m) times a chi-square of B - 1 degrees of freedom).
     """
     # Half a count more, since an empty bin would make the index infinite.
@@ -173,7 +175,7 @@ def _compare_numbers(name: str, old: np.ndarray, new: np.ndarray, note: str) -> 
 def _edges(old: np.ndarray) -> np.ndarray:
     """Upper edges of all bins but the last, ascending: deciles, and a value that many share in a bin of its own."""
     deciles, times = np.unique(np.quantile(old, np.arange(1, _BINS) / _BINS), return_counts=True)
-    # Else a share that is 1 in all of training would stand in one bin with everything below it.
+    # Else a share that is 1 in all of training would be in one bin with everything below it.
     return np.unique([*deciles, *np.nextafter(deciles[times > 1], -np.inf)])
 
 
@@ -238,10 +240,10 @@ def _sentence(signals: list[dict[str, Any]], not_checked: Mapping[str, str], row
         return f"Nothing is decided: {next(iter(not_checked.values()))}{left_out}."
     drifted = [signal for signal in signals if signal["drifted"]]
     if drifted:
-        told = [signal["change"] for signal in drifted[:_TOLD]]
-        told += [f"also {', '.join(signal['title'] for signal in drifted[_TOLD:])}"] if drifted[_TOLD:] else []
+        changes = [signal["change"] for signal in drifted[:_IN_FULL]]
+        changes += [f"also {', '.join(signal['title'] for signal in drifted[_IN_FULL:])}"] if drifted[_IN_FULL:] else []
         many = f"{len(drifted)} of {len(signals)} signals"
-        start = f"Drift: {rows:,} reviews differ from training in {many}: {'; '.join(told)}"
+        start = f"Drift: {rows:,} reviews differ from training in {many}: {'; '.join(changes)}"
     else:
         start = f"No drift: {rows:,} reviews look like those of training in all {len(signals)} signals"
     titles = [_SIGNALS[name].title if name in _SIGNALS else "predicted classes" for name in not_checked]
@@ -249,16 +251,14 @@ def _sentence(signals: list[dict[str, Any]], not_checked: Mapping[str, str], row
     return f"{start}{unchecked}{left_out}."
 
 
-def enforce(report: Mapping[str, Any], params: MonitoringParams) -> None:
-    """Let drift fail the run, if that is asked for.
-
-    Args:
-        report: The comparison.
-        params: The block `monitoring`.
+def enforce_drift(drift_report: dict[str, Any], drift: Any, monitoring: MonitoringParams) -> None:
+    """Log the outcome, and fail the run on drift if `monitoring.enforce` asks for it; last, once all is written.
 
     Raises:
         UserError: The reviews drifted and `enforce` is true; the message lists every change.
     """
-    if params.enforce and report["drifted"]:
+    level = logging.WARNING if drift_report["drifted"] else logging.INFO
+    logger.log(level, "%s", drift_report["sentence"])
+    if monitoring.enforce and drift_report["drifted"]:
         head = "The reviews are unlike those of training, and monitoring.enforce is true; everything was written"
-        raise UserError(fault_list(head, [signal["change"] for signal in report["signals"] if signal["drifted"]]))
+        raise UserError(fault_list(head, [signal["change"] for signal in drift_report["signals"] if signal["drifted"]]))

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from html import escape
 from itertools import pairwise
-from typing import Any
-
-from plotly.graph_objects import Bar, Figure, Scatter
-from plotly.subplots import make_subplots
+from typing import TYPE_CHECKING, Any
 
 from review_sentiment.figure_style import BLUE, VERMILLION, finish
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+else:
+    Figure = Any  # Kedro resolves the hints of node functions, and Plotly is loaded only when something is drawn
 
 _PERCENT = ".0%"
 _PALE = {"color": BLUE, "opacity": 0.45}
@@ -21,19 +23,17 @@ _AXES = {
 }  # fmt: skip
 
 
-def drift_figure(report: Mapping[str, Any]) -> Figure:
+def plot_drift(drift_report: dict[str, Any]) -> Figure:
     """Draw each signal that was checked, the drifted ones first and marked.
 
-    Args:
-        report: The comparison.
-
-    Returns:
-        Small panels in two columns: training (or its test reviews) as bars, new reviews as a line; only a title where
-        nothing was checked.
+    Training (or its test reviews) is bars, new reviews a line; only a title where nothing was checked.
     """
-    signals = report["signals"]
+    from plotly.graph_objects import Figure
+    from plotly.subplots import make_subplots
+
+    signals = drift_report["signals"]
     if not signals:
-        return finish(Figure(layout_xaxis_visible=False, layout_yaxis_visible=False), drift_title(report), 200)
+        return finish(Figure(layout_xaxis_visible=False, layout_yaxis_visible=False), drift_title(drift_report), 200)
     rows = -(-len(signals) // 2)
     figure = make_subplots(
         rows=rows, cols=2, subplot_titles=[_panel_title(signal) for signal in signals], horizontal_spacing=0.14,
@@ -52,18 +52,11 @@ def drift_figure(report: Mapping[str, Any]) -> Figure:
     # At the top, room for a title of two lines above the panels' own.
     figure.update_layout(bargap=0, barmode="overlay", margin_t=96)
     key = (("▮", "training, or its test reviews", BLUE), ("━", "new reviews", VERMILLION))
-    return finish(figure, drift_title(report), 140 + 190 * rows, key)
+    return finish(figure, drift_title(drift_report), 140 + 190 * rows, key)
 
 
 def drift_title(report: Mapping[str, Any]) -> str:
-    """Say how many signals drifted, and which most.
-
-    Args:
-        report: The comparison.
-
-    Returns:
-        One sentence without a final stop.
-    """
+    """Say how many signals drifted, and which most, without a final stop."""
     if report["drifted"] is None:
         return "Too few reviews to compare with training"
     drifted = [signal["title"] for signal in report["signals"] if signal["drifted"]]
@@ -77,7 +70,9 @@ def _panel_title(signal: Mapping[str, Any]) -> str:
     return f'<b><span style="color:{VERMILLION}">▲ {title}</span></b>' if signal["drifted"] else title
 
 
-def _traces(signal: Mapping[str, Any]) -> list[Bar | Scatter]:
+def _traces(signal: Mapping[str, Any]) -> list[Any]:
+    from plotly.graph_objects import Bar, Scatter
+
     shares = signal["histogram"]
     hover = "%{x}: %{y:.1%}<extra></extra>"
     if "classes" in shares:

@@ -1,4 +1,4 @@
-"""What is compared: the training's side, and the same numbers of a sample of the scored reviews."""
+"""What is compared: reference statistics of training, and the same measures of a sample of the scored reviews."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import pandas as pd
 from review_sentiment.chunks import ChunkedTable
 from review_sentiment.errors import UserError
 from review_sentiment.model.tokens import EncoderTokenizer
-from review_sentiment.params import MonitoringParams
+from review_sentiment.params import DataParams, MonitoringParams
 from review_sentiment.reference import (
     character_pairs,
     compare_texts,
@@ -23,25 +23,21 @@ from review_sentiment.text import clean_text
 _LOGGED = ["words", "tokens", "unknown_share"]  # what the server's log has of a review, with or without its text
 
 
-def build_reference(
-    statistics: Mapping[str, Any], predictions: pd.DataFrame, run_info: Mapping[str, Any]
+def gather_reference(
+    reference_statistics: dict[str, Any], predictions: pd.DataFrame, run_info: dict[str, Any]
 ) -> dict[str, Any]:
-    """Collect the training's side, and check that all of it is of one classifier.
-
-    Args:
-        statistics: Of the training rows.
-        predictions: The classifier's, on the test rows.
-        run_info: What the run is.
+    """Collect what reviews are compared with, and check that all of it is of one classifier.
 
     Returns:
-        As the node `gather_reference` says.
+        `statistics`, `classes`, `predictions` (columns `predicted` and `confidence`, as lists), and `runs`: the
+        version of each input.
 
     Raises:
         UserError: The statistics and the predictions are of different splits.
     """
     versions = run_info["versions_read"]
     run = versions.get("predictions")
-    if statistics["test_rows"] != hash_names(predictions["row_id"].tolist()):
+    if reference_statistics["test_rows"] != hash_names(predictions["row_id"].tolist()):
         raise UserError(
             f"reference_statistics (run {versions.get('reference_statistics')}) and predictions (run {run}) are of"
             " different splits: name the run of the classifier for both in --load-versions, such as"
@@ -49,7 +45,7 @@ def build_reference(
         )
     classes = [name.removeprefix("proba_") for name in map(str, predictions) if name.startswith("proba_")]
     return {
-        "statistics": statistics,
+        "statistics": reference_statistics,
         "classes": classes,
         "predictions": {
             "predicted": predictions["predicted"].tolist(),
@@ -59,12 +55,41 @@ def build_reference(
     }
 
 
+def measure_reviews(
+    scored_reviews: ChunkedTable,
+    reference: dict[str, Any],
+    tokenizer: EncoderTokenizer,
+    data: DataParams,
+    monitoring: MonitoringParams,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Draw scored reviews, and measure them as the training rows were.
+
+    Args:
+        scored_reviews: All of them, in chunks; or the server's log, which may have no texts.
+        data: Name of the text column, where the reviews do not say which one was scored.
+
+    Returns:
+        A row a review: `words`, `tokens_per_word`, `unknown_share`, `character_surprise`, `common_pairs` (NaN where
+        they can't be known), `predicted`, `confidence`; and of the whole `rows`, `rows_without_answer` and
+        `character_kinds` (shares).
+
+    Raises:
+        UserError: Another classifier scored the reviews, or the tokenizer is not that of training.
+    """
+    check_classifier(scored_reviews, reference)
+    # Scoring may have read another column than today's parameters name, and a table of one column needs no name.
+    scored = (scored_reviews.schema.metadata or {}).get(b"text_column")
+    text_column = data.text_column if scored is None else scored.decode()
+    rows, counts = draw_rows(scored_reviews.chunks(), text_column, reference["classes"], monitoring)
+    measures, kinds = measure_rows(rows, tokenizer, reference)
+    return measures, {**counts, "character_kinds": kinds}
+
+
 def check_classifier(table: ChunkedTable, reference: Mapping[str, Any]) -> None:
     """Refuse reviews that another classifier scored.
 
     Args:
         table: Scored reviews, or the server's log; its schema's metadata names the `classifier_run`.
-        reference: The training's side.
 
     Raises:
         UserError: The classifier is another one.
@@ -82,12 +107,6 @@ def draw_rows(
     chunks: Iterable[pd.DataFrame], text_column: str, classes: Sequence[str], params: MonitoringParams
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Draw reviews in one pass over a table that need not fit into memory.
-
-    Args:
-        chunks: The table, part by part.
-        text_column: Name of the column with the texts.
-        classes: Class names.
-        params: The block `monitoring`.
 
     Returns:
         At most `params.rows` of the rows that have an answer, each as likely as any other, with `text` (None where
@@ -123,13 +142,8 @@ def measure_rows(
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Measure scored reviews as the training rows were.
 
-    Args:
-        rows: Scored reviews, as `draw_rows` gives them.
-        encoder: The tokenizer.
-        reference: The training's side.
-
     Returns:
-        The measures as the node `measure_reviews` says, and the shares of the kinds of characters.
+        The measures as `measure_reviews` says, and the shares of the kinds of characters.
 
     Raises:
         UserError: The tokenizer is not the one that training used.
@@ -141,6 +155,7 @@ def measure_rows(
             f" '{encoder.name}': name the encoder of training with --params encoder={trained['name']}"
         )
     known = rows["text"].notna()
+    # The server logs cleaned texts; cleaning them again changes nothing.
     texts = [clean_text(text) for text in rows.loc[known, "text"]]
     ids = token_ids(encoder, texts)
     parts = [measure_texts(encoder, texts, ids), compare_texts(texts, ids, reference["statistics"])]
@@ -155,14 +170,7 @@ def measure_rows(
 
 
 def with_tokens_per_word(measured: pd.DataFrame) -> pd.DataFrame:
-    """Put tokens in proportion to words.
-
-    Args:
-        measured: Columns `words` and `tokens`, among others.
-
-    Returns:
-        The columns with `tokens_per_word` in place of `tokens`.
-    """
+    """Replace `tokens` by `tokens_per_word`."""
     return measured.assign(tokens_per_word=measured["tokens"] / measured["words"].clip(lower=1)).drop(columns="tokens")
 
 

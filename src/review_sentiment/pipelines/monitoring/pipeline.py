@@ -9,7 +9,9 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from review_sentiment.pipelines.monitoring import nodes
+from review_sentiment.pipelines.monitoring.drift import enforce_drift, find_drift
+from review_sentiment.pipelines.monitoring.figure import plot_drift
+from review_sentiment.pipelines.monitoring.measures import gather_reference, measure_reviews
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -17,7 +19,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     return Pipeline(
         [
             Node(
-                func=nodes.gather_reference,
+                func=gather_reference,
                 inputs={
                     "reference_statistics": "reference_statistics",
                     "predictions": "predictions",
@@ -27,7 +29,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="gather_reference",
             ),
             Node(
-                func=nodes.measure_reviews,
+                func=measure_reviews,
                 inputs={
                     "scored_reviews": "scored_reviews",
                     "reference": "reference",
@@ -39,7 +41,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="measure_reviews",
             ),
             Node(
-                func=nodes.find_drift,
+                func=find_drift,
                 inputs={
                     "review_measures": "review_measures",
                     "review_counts": "review_counts",
@@ -49,9 +51,9 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 outputs="drift_report",
                 name="find_drift",
             ),
-            Node(func=nodes.plot_drift, inputs="drift_report", outputs="drift", name="plot_drift"),
+            Node(func=plot_drift, inputs="drift_report", outputs="drift", name="plot_drift"),
             Node(
-                func=nodes.enforce_drift,
+                func=enforce_drift,
                 inputs=["drift_report", "drift", "params:monitoring"],
                 outputs=None,
                 name="enforce_drift",
