@@ -24,9 +24,9 @@ from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.encoder import Classifier, Pretrained, add_head
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
+from review_sentiment.pipelines.modeling import training
 from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.pipelines.modeling.cluster import train_on_ray
-from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.pipelines.modeling.workers import Workers
 from review_sentiment.runs.manifest import source_sha256
 from review_sentiment.settings import CONFIG_LOADER_ARGS
@@ -48,18 +48,19 @@ class Job:
 
     def changed(self, **changes: Any) -> "Job":
         """The same job with parameters of `training` changed."""
-        training = type(self.params.training).model_validate({**self.params.training.model_dump(), **changes})
-        return Job(self.params.model_copy(update={"training": training}), self.tokenized)
+        block = type(self.params.training).model_validate({**self.params.training.model_dump(), **changes})
+        return Job(self.params.model_copy(update={"training": block}), self.tokenized)
 
     def train(self, pretrained: Pretrained) -> tuple[Classifier, pd.DataFrame]:
         """Fine-tune, on the compute that the parameters name."""
         params = self.params
         with TemporaryDirectory() as folder:
-            arguments = (
-                self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize, params.diagnosis,
-                Checkpoints(Path(folder), "benchmark", resume=False),
-            )  # fmt: skip
-            return train_on_ray(*arguments) if params.training.executor == "ray" else train(*arguments, Workers())
+            blocks = params.training, params.tokenize, params.diagnosis
+            job = training.Job(self.tokenized, params.data.label_names, pretrained, *blocks)
+            checkpoints = Checkpoints(Path(folder), "benchmark", resume=False)
+            if params.training.executor == "ray":
+                return train_on_ray(job, checkpoints)
+            return training.train(job, checkpoints, Workers())
 
 
 def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:
@@ -111,9 +112,9 @@ def distilbert_shape() -> Pretrained:
 
 def with_head(job: Job, encoder: Pretrained) -> PreTrainedModel:
     """The classifier that a job trains, before its first step."""
-    training = job.params.training
-    dropout = training.hidden_dropout, training.attention_dropout
-    return add_head(encoder, job.params.data.label_names, training.pooling, *dropout)
+    params = job.params.training
+    dropout = params.hidden_dropout, params.attention_dropout
+    return add_head(encoder, job.params.data.label_names, params.pooling, *dropout)
 
 
 def seconds_per_example(job: Job, encoder: Pretrained, **changes: Any) -> tuple[float, Dtype, str]:

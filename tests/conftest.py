@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -19,8 +20,11 @@ from kedro.framework.project import configure_project
 from kedro.io import CatalogProtocol
 
 from review_sentiment.chunks import ChunkedTable, RawTable
-from review_sentiment.runs.manifest import flatten
+from review_sentiment.params import flatten
 from review_sentiment.runs.session import RunSession
+
+if TYPE_CHECKING:
+    from review_sentiment.pipelines.modeling.training import Job
 
 # Threads cost a model of this size more than they bring; set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -49,7 +53,6 @@ TINY = {
         "learning_rate_width": None,
         "head_learning_rate_factor": 1,
         "freeze_word_embeddings": False,  # the tiny encoder's are random, and there is nothing else to learn words from
-        "adversarial_distance": None,  # a label here does hang on single words
         "logging_steps": 5,
         "dtype": "fp32",
         "threads": 1,
@@ -269,29 +272,36 @@ def trained(whole_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def training_job(whole_run: Project, raw: dict, tmp_path: Path) -> Callable[..., tuple]:
-    """Arguments of `train` but for the workers: tiny, on the tokens of the shared run."""
-    from review_sentiment.datasets.checkpoints import Checkpoints
+def training_job(whole_run: Project, raw: dict) -> Callable[..., "Job"]:
+    """A tiny training on the tokens of the shared run."""
     from review_sentiment.datasets.encoder import PretrainedDataset
     from review_sentiment.params import parse_parameters
+    from review_sentiment.pipelines.modeling.training import Job
 
-    def job(encoder: Path | None = None, **training: object) -> tuple:
+    def job(encoder: Path | None = None, **training: object) -> Job:
         blocks = {block: {**raw[block], **values} for block, values in TINY.items()}
         blocks["training"] |= training
         parameters = parse_parameters({**raw, **blocks})
-        return (
-            whole_run.load("tokenized"), ["negative", "positive"],
-            PretrainedDataset(encoder=str(encoder or whole_run.encoder)).load(), parameters.training,
-            parameters.tokenize, parameters.diagnosis, Checkpoints(tmp_path / "checkpoints", "run", False),
-        )  # fmt: skip
+        return Job(
+            tokenized=whole_run.load("tokenized"),
+            label_names=["negative", "positive"],
+            pretrained=PretrainedDataset(encoder=str(encoder or whole_run.encoder)).load(),
+            training=parameters.training,
+            tokenize=parameters.tokenize,
+            diagnosis=parameters.diagnosis,
+        )
 
     return job
 
 
 @pytest.fixture
-def fine_tune(training_job: Callable[..., tuple]) -> Callable[..., tuple]:
+def fine_tune(training_job: Callable[..., "Job"], tmp_path: Path) -> Callable[..., tuple]:
     """Train as a run does, without one: classifier and history, for training parameters."""
+    from review_sentiment.datasets.checkpoints import Checkpoints
     from review_sentiment.pipelines.modeling.training import train
     from review_sentiment.pipelines.modeling.workers import Workers
 
-    return lambda **given: train(*training_job(**given), Workers())
+    def call(**given: object) -> tuple:
+        return train(training_job(**given), Checkpoints(tmp_path / "checkpoints", "run", False), Workers())
+
+    return call

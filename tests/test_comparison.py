@@ -1,3 +1,4 @@
+import time
 from functools import cache
 
 import numpy as np
@@ -118,19 +119,40 @@ def test_the_rows_that_settle_it_agree_with_the_usual_approximation():
     assert connor < rows_to_settle(20, 15, 160) < 1.06 * connor
 
 
+@pytest.mark.parametrize("counts", [(6000, 6001, 25_000), (600, 601, 12_500)])
+def test_one_row_of_difference_takes_no_time(counts):
+    start = time.perf_counter()
+    needed = rows_to_settle(*counts)
+    assert time.perf_counter() - start < 3  # 0.3 seconds when nothing else runs; every count took 8 and more
+
+    lost, gained, rows = counts
+    discordant, difference = (lost + gained) / rows, (gained - lost) / rows
+    connor = (1.959964 * discordant**0.5 + 0.841621 * (discordant - difference**2) ** 0.5) ** 2 / difference**2
+    assert needed == pytest.approx(connor, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("counts", "needed"), [((20, 15, 160), 1824), ((2, 9, 60), 111), ((400, 420, 12_500), 202_752)]
+)
+def test_rows_to_settle_are_those_of_the_sum_over_every_count(counts, needed):
+    assert rows_to_settle(*counts) == pytest.approx(needed, rel=0.01)
+
+
 def test_the_sentence_follows_the_evidence():
     assert compare_predictions(*pair(50, 0, 40, 10))["sentence"] == (
-        "Better: 90.0% right against 50.0% on the same 100 test rows (+40.0 points, 95 % interval +30.0 to +50.8; exact"
-        " McNemar test, p < 0.001)."
+        "Better: accuracy 90.0% against 50.0% on the same 100 test rows (+40.0 points, 95 % interval +30.0 to +50.8;"
+        " exact McNemar test, p < 0.001)."
     )
-    assert compare_predictions(*pair(50, 40, 0, 10))["sentence"].startswith("Worse: 50.0% right against 90.0%")
+    assert compare_predictions(*pair(50, 40, 0, 10))["sentence"].startswith("Worse: accuracy 50.0% against 90.0%")
     assert compare_predictions(*pair(8, 0, 0, 2))["sentence"] == (
-        "No difference: both 80.0% right on the same 10 test rows, the very same ones."
+        "No difference: both reach 80.0% accuracy on the same 10 test rows, and are right on the same ones."
     )
-    assert "each 2 that the other has wrong" in compare_predictions(*pair(8, 2, 2, 2))["sentence"]
+    assert "each 2 that the other misclassifies" in compare_predictions(*pair(8, 2, 2, 2))["sentence"]
     unsure = compare_predictions(*pair(190, 10, 15, 25))
     more = unsure["rows_to_settle"] - 240
-    assert unsure["sentence"].startswith("Not proven: 85.4% right against 83.3% on the same 240 test rows (+2.1 points")
+    assert unsure["sentence"].startswith(
+        "Not proven: accuracy 85.4% against 83.3% on the same 240 test rows (+2.1 points"
+    )
     assert f"really better by as much, about {more:,} more test rows would settle it" in unsure["sentence"]
 
 

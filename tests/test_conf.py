@@ -1,8 +1,6 @@
 """The shipped configuration and the wiring agree."""
 
-import ast
 import logging
-from pathlib import Path
 
 import pytest
 from kedro.framework.session import KedroSession
@@ -11,8 +9,6 @@ from kedro.validation.type_extractor import TypeExtractor
 from review_sentiment import params
 from review_sentiment.pipeline_registry import register_pipelines
 from tests.conftest import ROOT
-
-SOURCE = ROOT / "src" / "review_sentiment"
 
 
 @pytest.fixture
@@ -115,37 +111,3 @@ def test_each_pipelines_inputs_and_outputs():
         "predictions",
         "metrics",
     }
-
-
-def imports(path: Path) -> set[str]:
-    """Top-level modules that a file imports when it is loaded, wherever outside functions."""
-    found = set()
-    pending = list(ast.parse(path.read_text("utf-8")).body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-        elif isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            pending += node.orelse
-        elif not isinstance(node, ast.FunctionDef):
-            pending += ast.iter_child_nodes(node)
-    return found
-
-
-def test_imports_go_one_way():
-    folders = ("commands", "datasets", "runs")
-    files = (
-        "__main__.py", "cli.py", "catalog.py", "hooks.py", "pipeline_registry.py", "settings.py", "pipeline.py",
-    )  # fmt: skip
-    for path in SOURCE.rglob("*.py"):
-        names = imports(path)
-        where = path.relative_to(SOURCE)
-        if where.parts[0] not in folders and path.name not in files:
-            assert not [name for name in names if name.split(".")[0] == "kedro"], where
-        if where.parts[0] == "pipelines" and len(where.parts) == 3:
-            others = {path.parent.name for path in SOURCE.glob("pipelines/*/nodes.py")} - {where.parts[1]}
-            assert not [name for name in names if name.split(".")[2:3] and name.split(".")[2] in others], where
-        elif where.parts[0] != "pipelines" and path.name != "pipeline_registry.py":
-            assert not [name for name in names if name.startswith("review_sentiment.pipelines")], where

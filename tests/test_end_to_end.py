@@ -183,14 +183,14 @@ def test_a_failed_run_leaves_its_manifest_and_the_run_before_it(finished, capsys
 @pytest.mark.parametrize(
     ("head_start", "message"),
     [
-        ("linear_probe", r"the encoder gives no finite numbers for 80 of 80 training reviews: .* fetch it anew"),
+        ("linear_probe", r"features are NaN or infinite for 80 of 80 training reviews: .* download it again"),
         (
             "random",
             r"the loss became nan at step 1, on the reviews \w{16}, .*: training diverged; lower training.lear",
         ),
     ],
 )
-def test_numbers_that_are_none_stop_the_training(tiny_encoder, fine_tune, tmp_path, head_start, message):
+def test_nan_stops_the_training(tiny_encoder, fine_tune, tmp_path, head_start, message):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_encoder, broken)
     weights = load_file(broken / "model.safetensors")

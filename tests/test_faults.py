@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from transformers import modeling_utils
 
-from review_sentiment.datasets.atomic import replace_atomically
+from review_sentiment.runs.atomic import replace_atomically
 from review_sentiment.runs.session import RunSession
 from tests.conftest import Project
 from tests.test_kill import start  # noqa: F401 - a fixture

@@ -35,12 +35,12 @@ from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
-from review_sentiment.datasets.versions import choose_versions
 from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import DataParams, TokenizeParams, load_parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering.contract import apply_contract
 from review_sentiment.pipelines.inference.scoring import score_table
 from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.versions import choose_versions
 from review_sentiment.schemas import check_reviews_table
 from review_sentiment.scoring.confidence import Threshold
 from review_sentiment.scoring.scorer import Scorer

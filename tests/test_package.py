@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from review_sentiment.runs.manifest import flatten
+from review_sentiment.params import flatten
 from tests.conftest import ROOT, TINY
 
 

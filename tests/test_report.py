@@ -19,10 +19,16 @@ from review_sentiment.datasets.files import ParquetDataset
 from review_sentiment.datasets.report import ModelCardDataset
 from review_sentiment.headline import figure_text, headline_rows
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.reporting import figures, story
-from review_sentiment.pipelines.reporting.card import model_card
-from review_sentiment.pipelines.reporting.page import mistake_lists, report_page
-from review_sentiment.pipelines.reporting.summary import escape_markdown, summary_markdown
+from review_sentiment.pipelines.reporting import figures
+from review_sentiment.pipelines.reporting.advice import advice_of, next_steps, reproduce_commands
+from review_sentiment.pipelines.reporting.card import write_model_card
+from review_sentiment.pipelines.reporting.report import (
+    build_report,
+    epoch_rows,
+    escape_markdown,
+    mistake_lists,
+    summarize,
+)
 from review_sentiment.terminal import show_results
 from tests.conftest import copy_of
 
@@ -63,10 +69,25 @@ def reported(whole_run):
     made.results = {name: made.load(name) for name in names}
     made.history, made.mistakes = made.load("history"), made.load("mistakes")
     made.ledger, made.run_info = made.load("run_ledger"), made.load("manifest")
+    made.predictions, made.splits = made.load("predictions"), made.load("splits")
     made.page = made.folder / f"data/08_reporting/report.html/{made.first}/report.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
         yield made
+
+
+def card_of(reported, results: dict | None = None, **run_info: object) -> str:
+    """The text of the model card, with some of the results or of what the run is changed."""
+    changed = {**reported.run_info, **run_info}
+    return write_model_card(results or reported.results, reported.predictions, reported.splits, changed)["text"]
+
+
+def classify_as_the_card_says(card: str, folder: Path) -> Callable:
+    """Run the card's example; returns the classifier that it makes."""
+    names: dict = {}
+    example = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+    exec(example.replace("FOLDER_OF_THIS_FILE", str(folder)), names)
+    return names["classify"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +138,7 @@ def test_hostile_texts_are_shown_as_text(reported, tmp_path):
     mistakes = reported.mistakes.assign(text=HOSTILE, style=HOSTILE)
     page = tmp_path / "page.html"
     page.write_text(
-        report_page(results, reported.history, mistakes, reported.ledger, reported.run_info), encoding="utf-8"
+        build_report(results, reported.history, mistakes, reported.ledger, reported.run_info), encoding="utf-8"
     )
     dom = open_page(page, tmp_path)
 
@@ -189,8 +210,7 @@ def test_the_model_card_lies_with_the_classifier_and_the_hub_reads_it(reported):
     assert str(reported.encoder) not in card.content
 
     parameters = {**reported.run_info["parameters"], "encoder": "minilm"}
-    known = {**reported.run_info, "parameters": parameters, "local_inputs": ["reviews"]}
-    data = ModelCard(model_card(reported.results, known)).data
+    data = ModelCard(card_of(reported, parameters=parameters, local_inputs=["reviews"])).data
     assert (data.base_model, data.license, data.language) == (
         "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en",
     )  # fmt: skip
@@ -200,12 +220,49 @@ def test_the_model_card_shows_hostile_names_and_runs_nothing(reported):
     hostile = "<img src=x onerror=alert(1)>"
     results = json.loads(json.dumps(reported.results).replace('"positive"', json.dumps(hostile)))
     parameters = {**reported.run_info["parameters"], "encoder": "owner/name@0123abc", "reviews": f"{hostile}.csv"}
-    card = model_card(results, {**reported.run_info, "parameters": parameters, "local_inputs": ["reviews"]})
+    card = card_of(reported, results, parameters=parameters, local_inputs=["reviews"])
 
     assert "base_model: owner/name\n" in card
     text = card.split("---\n", 2)[2]
     assert "onerror" in text
     assert "<img" not in re.sub(r"`[^`\n]*`", "", text)  # code is shown as it is
+
+
+def test_the_cards_example_runs_on_long_reviews(reported):
+    folder = reported.folder / f"data/06_models/classifier/{reported.first}/classifier"
+    classify = classify_as_the_card_says((folder / "README.md").read_text("utf-8"), folder)
+
+    most = reported.run_info["parameters"]["tokenize"]["scoring_max_tokens"]
+    words = "lovely film " * 2500
+    (long,) = classify(words)
+    (same,) = classify(" ".join(words.split()[: most - 2]))  # beside the two special tokens
+    assert long == same
+
+
+def test_the_card_quotes_only_the_samples_reviews_and_only_correct_answers(reported):
+    test = reported.splits["test"].to_pandas()
+    assert not [text for text in test["text"] if text in card_of(reported)]  # anyone's reviews may be private
+
+    sample = {**reported.run_info["parameters"], "reviews": "data/01_raw/sample_reviews.csv"}
+    card = card_of(reported, parameters=sample)
+    ((text, label),) = re.findall(r"^classify\('(.*)'\)\n# (\w+): the shortest of", card, re.MULTILINE)
+    folder = reported.folder / f"data/06_models/classifier/{reported.first}/classifier"
+    assert classify_as_the_card_says(card, folder)(text)[0]["label"] == label
+    correct = reported.predictions.query("label == predicted").merge(test[["row_id", "text"]], on="row_id")
+    assert dict(zip(correct["text"], correct["label"], strict=True))[text] == label
+    assert len(text) == correct["text"].str.len().min()
+
+
+def test_the_card_says_where_this_project_reads_other_tokens(reported):
+    def card(truncation: str) -> str:
+        parameters = reported.run_info["parameters"]
+        return card_of(
+            reported, parameters={**parameters, "tokenize": {**parameters["tokenize"], "truncation": truncation}}
+        )
+
+    assert "the first 32 tokens of a longer one. Without it" in card("head")
+    assert "; the metrics above are those of reading its end. Without it" in card("tail")
+    assert "; the metrics above are those of reading its beginning and its end. Without it" in card("head_tail")
 
 
 def test_a_report_on_an_earlier_run_puts_the_card_there(second_report):
@@ -283,7 +340,7 @@ def test_what_to_do_next_puts_bad_signs_first_and_gives_commands(reported):
            "try": ["training.learning_rate=1e-4", "Read the reviews"]}  # fmt: skip
     results["diagnosis"]["findings"].insert(0, bad)
 
-    first = story.next_steps(results, {**reported.run_info, "env": "imdb"})[0]
+    first = next_steps(results, {**reported.run_info, "env": "imdb"})[0]
     assert first["text"] == "It is bad. Read the reviews."
     (command,) = (shlex.split(command) for command in first["commands"])
     assert command[:4] == ["kedro", "run", "--env", "imdb"]
@@ -291,31 +348,30 @@ def test_what_to_do_next_puts_bad_signs_first_and_gives_commands(reported):
     assert [value for value in command[5].split(",") if "learning_rate=" in value] == ["training.learning_rate=1e-4"]
     bad["try"] = ["training.learning_rate=0.01", "training.epochs=6", "subset.sampling=balanced", "training.epochs=2"]
     results["diagnosis"]["findings"][0] = bad  # all but the last is what the run had
-    (command,) = story.next_steps(results, reported.run_info)[0]["commands"]
+    (command,) = next_steps(results, reported.run_info)[0]["commands"]
     assert "training.epochs=2" in command.split(",")
-    # The run read 32 tokens, with a weight decay of 0.01: shorter is no mend of truncation, nor longer of slowness.
+    # The run read 32 tokens, with a weight decay of 0.01: fewer do not fix truncation, nor do more fix slowness.
     bad["try"] = ["tokenize.max_tokens=16", "tokenize.max_tokens=64", "training.weight_decay=0.1"]
-    assert story.worth_trying({**bad, "name": "truncation"}, reported.run_info) == bad["try"][1:]
-    assert story.worth_trying({**bad, "name": "slow"}, reported.run_info) == [bad["try"][0], bad["try"][2]]
+    for name, kept in (("truncation", bad["try"][1:]), ("slow", [bad["try"][0], bad["try"][2]])):
+        commands = [item["text"] for item in advice_of({**bad, "name": name}, reported.run_info)]
+        assert len(commands) == len(kept)
+        assert all(change in command for change, command in zip(kept, commands, strict=True))
     results["diagnosis"]["findings"] = []
     for check in results["readiness"]["checks"]:
         check["passed"] = True
     results["evaluation"]["versus_baseline"] |= {"proven": True, "difference": 0.1}
-    assert story.next_steps(results, reported.run_info)[0]["text"].startswith("Nothing asks for a change.")
+    assert next_steps(results, reported.run_info)[0]["text"].startswith("Nothing asks for a change.")
 
 
 def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):
-    commands = story.reproduce_commands(reported.run_info, reported.history.assign(attention="eager"))
+    commands = reproduce_commands(reported.run_info, reported.history.assign(attention="eager"))
 
     words = shlex.split(commands["full"])
     assert words[:3] == ["kedro", "run", "--params"]
     given = dict(pair.split("=", 1) for pair in words[3].split(","))
     assert given["training.epochs"] == "6"
-    assert (given["training.dtype"], given["training.threads"], given["training.attention"]) == (
-        "fp32",
-        "1",
-        "eager",
-    )
+    measured = [given[f"training.{name}"] for name in ("dtype", "threads", "attention")]
+    assert measured == ["fp32", "1", "eager"]
     assert given["data.label_names"] == "negative/positive"
     nested: dict = {"run": None, "resume": False}  # which say nothing of how it was trained
     for name, value in given.items():
@@ -325,14 +381,15 @@ def test_the_commands_to_repeat_a_run_hold_its_parameters(reported):
     assert "subset.train_rows=80" in commands["short"]
     assert "training.attention=eager" in commands["short"]
     resumed = {**reported.run_info, "parameters": {**reported.run_info["parameters"], "resume": True, "run": "2026"}}
-    assert story.reproduce_commands(resumed, reported.history.assign(attention="eager"))["full"] == commands["full"]
+    assert reproduce_commands(resumed, reported.history.assign(attention="eager"))["full"] == commands["full"]
 
 
 def test_epochs_have_the_mean_loss_of_their_own_steps(reported):
-    rows = story.epoch_rows(reported.history)
-
     history = reported.history
-    last = history[(history["split"] == "train") & (history["step"] > rows[-2]["step"])]
+    rows = epoch_rows(history)
+
+    before = history.loc[history["split"] == "validation", "step"].iloc[-2]
+    last = history[(history["split"] == "train") & (history["step"] > before)]
     assert rows[-1]["train_loss"] == pytest.approx(last["loss"].mean())
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert sum(row["kept"] for row in rows) == 1
@@ -348,10 +405,9 @@ def test_long_reviews_are_cut_between_words(reported):
 
 def test_titles_say_the_finding():
     matrix = {"rows": 20, "label_names": ["bad", "good"], "confusion_matrix": [[9, 1], [3, 7]]}
-    assert figures.confusion_title(matrix) == "4 of 20 test reviews wrong, most often good taken for bad (3)"
-    assert (
-        figures.confusion_title({**matrix, "confusion_matrix": [[10, 0], [0, 10]]}) == "All 20 test reviews are right"
-    )
+    assert figures.confusion_title(matrix) == "4 of 20 test reviews misclassified, most often good as bad (3)"
+    perfect = {**matrix, "confusion_matrix": [[10, 0], [0, 10]]}
+    assert figures.confusion_title(perfect) == "All 20 test reviews are classified correctly"
 
     accuracy = {"metric": "accuracy", "value": 0.9}
     row = {"column": "style", "value": "plain", "rows": 50, "accuracy": 0.7, "low": 0.6, "high": 0.8}
@@ -364,19 +420,19 @@ def test_titles_say_the_finding():
 def test_the_model_card_takes_no_folder_for_a_name_on_the_hub(reported):
     parameters = {**reported.run_info["parameters"], "encoder": "models/mine", "reviews": "secret/reviews"}
     run_info = {**reported.run_info, "parameters": parameters}
-    card = model_card(reported.results, run_info)
+    card = card_of(reported, parameters=parameters)
     assert ("base_model" in card, "secret" in card, "models/" in card) == (False, False, False)
     assert ("`mine`" in card, "`reviews`" in card) == (True, True)
 
     older = {name: value for name, value in run_info.items() if name != "local_inputs"}
-    assert model_card(reported.results, older) == card
+    assert write_model_card(reported.results, reported.predictions, reported.splits, older)["text"] == card
 
-    card = model_card(reported.results, {**run_info, "local_inputs": []})
+    card = card_of(reported, parameters=parameters, local_inputs=[])
     assert ("base_model: models/mine\n" in card, "`secret/reviews`" in card) == (True, True)
 
 
 def test_the_summary_keeps_its_table_whatever_names_hold(reported):
     results = json.loads(json.dumps(reported.results).replace("positive", "a|b<c>"))
-    text = summary_markdown(results, reported.history, reported.run_info)
+    text = summarize(results, reported.history, reported.run_info)
 
     assert "<c>" not in text.replace("\\<c\\>", "")

@@ -16,7 +16,7 @@ from tests.conftest import UP_TO_MODELING
 # Dropout draws random numbers in every step, and of 80 rows the last of four steps in an epoch gets only 8.
 TRAINING = {
     "epochs": 4, "batch_size": 12, "accumulation_steps": 2, "hidden_dropout": 0.1, "attention_dropout": 0.1,
-    "logging_steps": 3, "checkpoint_minutes": 0, "early_max_tokens": 12, "adversarial_distance": 0.1,
+    "logging_steps": 3, "checkpoint_minutes": 0, "early_max_tokens": 12,
 }  # fmt: skip
 
 
@@ -156,13 +156,13 @@ def test_damage_anywhere_is_noticed(keeper, tmp_path):
     (tmp_path / "checkpoints/a/step-000000001/SHA256SUMS").unlink()
     (tmp_path / "checkpoints/a/step-000000002/SHA256SUMS").unlink()
     with pytest.raises(
-        UserError, match=r"no checkpoint of the run a is whole: delete .*; without `resume` training st"
+        UserError, match=r"all checkpoints of the run a are damaged: delete .*; without `resume` training st"
     ):
         keeper("b", True).to_resume()
 
 
 def test_a_run_to_resume_is_named_by_its_beginning(keeper):
-    with pytest.raises(UserError, match=r"no checkpoint to resume from in .*: without `resume` training starts anew"):
+    with pytest.raises(UserError, match=r"no checkpoint to resume from in .*: without `resume` training starts over"):
         keeper("c", True).run_to_resume()
     alive = [keeper(run) for run in ("2026-01", "2026-02")]
     for one in alive:

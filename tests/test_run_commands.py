@@ -12,9 +12,10 @@ from kedro.framework.session import KedroSession
 from review_sentiment.catalog import files_of
 from review_sentiment.cli import cli
 from review_sentiment.commands.rerun import same_predictions
+from review_sentiment.commands.run import without_repetition
 from review_sentiment.errors import UserError
-from review_sentiment.runs.manifest import flatten
-from review_sentiment.runs.unchanged import _SHAPES_TRAINING, without_repetition
+from review_sentiment.params import flatten
+from review_sentiment.runs.manifest import SHAPES_TRAINING
 from tests.conftest import TINY, copy_of, make_corpus, new_project
 
 KILLED = "2026-01-01T00.00.00.000Z"
@@ -288,7 +289,7 @@ def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
 def test_every_block_that_data_engineering_or_modeling_reads_shapes_training():
     inputs = pipelines["data_engineering"].inputs() | pipelines["modeling"].inputs()
     blocks = {name.removeprefix("params:") for name in inputs if name.startswith("params:")}
-    assert blocks - {*_SHAPES_TRAINING} == {"diagnosis"}  # which only decides what is told while it trains
+    assert blocks - {*SHAPES_TRAINING} == {"diagnosis"}  # which only decides what is told while it trains
 
 
 def test_whatever_shapes_training_lets_it_train(made, copy):

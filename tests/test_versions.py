@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from review_sentiment.datasets.versions import choose_versions
 from review_sentiment.errors import UserError
 from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.versions import choose_versions
 
 DATA = {"splits", "tokenized", "data_profile"}
 MODEL = {"classifier", "metrics", "predictions"}
@@ -151,7 +151,7 @@ def test_labels_are_unique_names_that_no_version_begins_with(files):
     files.add_label(first, "best")
     assert files.labels_of(first) == "best, first-try"
     assert files.find("best") == first
-    with pytest.raises(UserError, match=f"the label 'best' is that of the run {first}"):
+    with pytest.raises(UserError, match=f"the label 'best' belongs to the run {first}"):
         files.add_label(second, "Best")
     with pytest.raises(UserError, match=r"has no label 'best' \(it has: none\)"):
         files.remove_label(second, "best")

@@ -12,7 +12,7 @@ PACKAGE_NAME = Path(__file__).parent.name
 
 
 def main(*args: Any, **kwargs: Any) -> Any:
-    """Run the command that the first argument names, else `run`; options and exit codes are those of `kedro`."""
+    """Run the command that the first argument names, else `run`, with the options and exit codes of `kedro`."""
     from review_sentiment.datasets.paths import carried_conf
 
     conf = carried_conf()

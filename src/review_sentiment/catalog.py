@@ -1,4 +1,4 @@
-"""Open the project from a command: its catalog, what its runs have left, and the classifier that scores new texts."""
+"""Open the project from a command: its catalog, what its runs have left, and a classifier that scores new texts."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -18,11 +18,7 @@ _NEEDED = {"classifier", "predictions", "reload_check"}
 
 
 def open_context(env: str | None = None) -> KedroContext:
-    """Open the project that the working directory is in, quietly: a command has its own words for what it does.
-
-    Args:
-        env: Environment; None for the usual one.
-    """
+    """Open the project that the working directory is in, quietly: a command shows its own progress."""
     logging.getLogger("kedro").setLevel(logging.WARNING)  # it logs each load
     return KedroSession.create(env=env).load_context()
 
@@ -37,15 +33,11 @@ def open_scorer(context: KedroContext, wanted: str | None, batch_size: int | Non
 
     Args:
         context: The project.
-        wanted: Label or version of the run that trained it, or the beginning of that; None for the newest that was
-            evaluated.
+        wanted: Label or version of the run that trained it, or the beginning of that; None for the newest evaluated.
         batch_size: Texts per forward pass; None for `inference.batch_size`.
 
-    Returns:
-        The scorer.
-
     Raises:
-        UserError: There is no classifier yet, no run or several begin so, or its weights are not the evaluated ones.
+        UserError: There is no such classifier, or its weights are not the evaluated ones.
     """
     files, catalog = files_of(context), context.catalog
     able = [run for run in files.versions() if all(files.has(name, run) for name in _NEEDED)]

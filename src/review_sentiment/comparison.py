@@ -1,7 +1,6 @@
-"""Two sets of predictions on the same rows: which is better, how sure that is, and what it would take to know."""
+"""Two sets of predictions on the same rows: which is better, how sure that is, and how many rows would settle it."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,8 @@ from review_sentiment.errors import UserError
 
 _ALPHA = 0.05
 _POWER = 0.8
+# Counts of discordant rows that the power is summed over; between neighbors it hardly changes where there are more.
+_MOST_COUNTS = 500
 
 
 def compare_predictions(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any]:
@@ -17,13 +18,12 @@ def compare_predictions(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, 
 
     Args:
         first: Predictions with `row_id`, `label` and `predicted`.
-        second: The same of the other classifier; differences are second minus first.
+        second: Those of the other classifier; differences are second minus first.
 
     Returns:
-        `rows` that both hold, `accuracy_first`, `accuracy_second`, `difference` (share), its 95 % interval `low` and
+        `rows` in both, `accuracy_first`, `accuracy_second`, `difference` (a share) with its 95 % interval `low` and
         `high`, `p_value` (exact McNemar), the counts `both_right`, `only_first`, `only_second` and `both_wrong`,
-        `proven` (p below 0.05), `rows_to_settle` (as `rows_to_settle` says; None if proven or without a difference) and
-        `sentence`.
+        `proven` (p below 0.05), `rows_to_settle` (None if proven or without a difference) and `sentence`.
 
     Raises:
         UserError: The two share no rows, or label the same row differently.
@@ -81,8 +81,8 @@ def paired_interval(only_first: int, only_second: int, rows: int, correction: in
     nothing proven (6 against 16 rows, for one).
 
     Args:
-        only_first: Rows that only the first got right.
-        only_second: Rows that only the second got right.
+        only_first: Rows that only the first classifies correctly.
+        only_second: Rows that only the second classifies correctly.
         rows: All rows, at least one.
         correction: Rows taken off the difference; 0 is the interval as first published.
 
@@ -117,15 +117,9 @@ def _score_deviation(delta: float, gained: int, lost: int, rows: int) -> float:
 
 
 def rows_to_settle(only_first: int, only_second: int, rows: int) -> int | None:
-    """Test rows with which the exact McNemar test would prove the difference, if it is as large as it looks.
+    """Test rows, those so far included, with which the exact McNemar test has a power of 80 %, to within 1 %.
 
-    Args:
-        only_first: Rows that only the first got right.
-        only_second: Rows that only the second got right.
-        rows: All rows so far.
-
-    Returns:
-        All rows needed, those so far included, for a power of 80 %; None if the two have no difference.
+    The difference is taken to be as large as it looks; None if there is none.
 
     Source: Duffy 1984, Biometrics 40:1005 (exact power of McNemar's test).
     """
@@ -137,23 +131,6 @@ def rows_to_settle(only_first: int, only_second: int, rows: int) -> int | None:
     def is_enough(candidate: int) -> bool:
         return _power(candidate, discordant / rows, better) >= _POWER
 
-    return _smallest(is_enough)
-
-
-def _power(rows: int, discordant_share: float, better_share: float) -> float:
-    """Probability that the exact test finds the better one better, on that many rows."""
-    import numpy as np
-    from scipy.stats import binom
-
-    low, high = binom.ppf([1e-7, 1 - 1e-7], rows, discordant_share)
-    discordant = np.arange(low, high + 1)
-    # The least wins with which half of the two-sided p-value, the tail of a fair coin, is below half of alpha.
-    wins = binom.isf(_ALPHA / 2, discordant, 0.5) + 1
-    return float(binom.pmf(discordant, rows, discordant_share) @ binom.sf(wins - 1, discordant, better_share))
-
-
-def _smallest(is_enough: Callable[[int], bool]) -> int:
-    """Smallest number that is enough, to within 1 %: more rows are always better, give or take a row."""
     high = 1
     while not is_enough(high):
         high *= 2
@@ -164,16 +141,27 @@ def _smallest(is_enough: Callable[[int], bool]) -> int:
     return high
 
 
+def _power(rows: int, discordant_share: float, better_share: float) -> float:
+    """Probability that the exact test finds the better one better, on that many rows."""
+    import numpy as np
+    from scipy.stats import binom
+
+    low, high = binom.ppf([1e-7, 1 - 1e-7], rows, discordant_share)
+    discordant = np.unique(np.linspace(low, high, int(min(high - low + 1, _MOST_COUNTS))).round())
+    # The least wins with which half of the two-sided p-value, the tail of a fair coin, is below half of alpha.
+    wins = binom.isf(_ALPHA / 2, discordant, 0.5) + 1
+    weights = binom.pmf(discordant, rows, discordant_share)
+    return float(weights @ binom.sf(wins - 1, discordant, better_share) / weights.sum())
+
+
 def _sentence(result: dict[str, Any]) -> str:
     rows, difference = result["rows"], result["difference"]
-    accuracies = f"{result['accuracy_second']:.1%} right against {result['accuracy_first']:.1%}"
+    accuracies = f"accuracy {result['accuracy_second']:.1%} against {result['accuracy_first']:.1%}"
     same = f"on the same {rows:,} test rows"
     if difference == 0:
         changed = result["only_first"]
-        return (
-            f"No difference: both {result['accuracy_second']:.1%} right {same},"
-            f" {f'each {changed:,} that the other has wrong' if changed else 'the very same ones'}."
-        )
+        which = f"each {changed:,} that the other misclassifies" if changed else "and are right on the same ones"
+        return f"No difference: both reach {result['accuracy_second']:.1%} accuracy {same}, {which}."
     word = "better" if difference > 0 else "worse"
     figures = (
         f"{accuracies} {same} ({100 * difference:+.1f} points, 95 % interval {100 * result['low']:+.1f} to"

@@ -1,13 +1,15 @@
-"""The one style of all Plotly figures: readable on light and on dark, in color and without."""
+"""The common style of all Plotly figures, readable on light and on dark, in color and without."""
 
 import textwrap
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from plotly.graph_objects import Figure, layout
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 # Okabe and Ito's colors, which people with any common color blindness tell apart; each has a contrast of at least 3:1
-# on white and on near black. Dashes and marker shapes say the same once more.
+# on white and on near black. Dashes and marker shapes carry the same information.
 # Source: Okabe and Ito 2008, Color Universal Design, jfly.uni-koeln.de/color
 BLUE, VERMILLION, GREEN, PURPLE, GRAY = "#0072b2", "#d55e00", "#009e73", "#b66a95", "#808080"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, GRAY)
@@ -20,30 +22,35 @@ _AXIS = {
     "gridcolor": _GRID, "linecolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside",
     "tickcolor": _GRID, "title": {"standoff": 8, "font": {"size": 12}},
 }  # fmt: skip
-_TEMPLATE = layout.Template(
-    layout={
+_TEMPLATE = {
+    "layout": {
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13,
                  "color": _TEXT},
         "title": {"x": 0.02, "xanchor": "left", "font": {"size": 15}},
         "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "colorway": list(PALETTE), "xaxis": _AXIS, "yaxis": _AXIS,
         "margin": {"l": 60, "r": 20, "t": 64, "b": 72}, "hovermode": "closest", "showlegend": False,
     }
-)  # fmt: skip
+}  # fmt: skip
 
 
-def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str, str]] = ()) -> Figure:
-    """Give a figure the common style.
+def new_figure() -> "Figure":
+    """An empty figure; Plotly is loaded only when something is drawn."""
+    from plotly.graph_objects import Figure
+
+    return Figure()
+
+
+def finish(figure: "Figure", title: str, height: int, key: Sequence[tuple[str, str, str]] = ()) -> "Figure":
+    """Give a figure the common style, and its title as plain text in `layout.meta`.
 
     Args:
         figure: The figure; it is changed.
         title: What it shows, as a finding.
         height: In pixels.
-        key: Symbol, name and color of each series, written below the plot: a legend is hidden by Kedro-Viz's panel.
-
-    Returns:
-        The same figure.
+        key: Symbol, name and color of each series, written below the plot: Kedro-Viz's panel hides legends.
     """
-    figure.update_layout(template=_TEMPLATE, height=height, title={"text": "<br>".join(wrap_text(title))})
+    lines = [escape(line, quote=False) for line in textwrap.wrap(title, _TITLE_WIDTH)]  # Plotly reads markup
+    figure.update_layout(template=_TEMPLATE, height=height, title_text="<br>".join(lines), meta={"title": title})
     if key:
         text = "&nbsp; ".join(f'<span style="color:{color}">{mark} {escape(name)}</span>' for mark, name, color in key)
         figure.add_annotation(
@@ -51,15 +58,3 @@ def finish(figure: Figure, title: str, height: int, key: Sequence[tuple[str, str
             xshift=-36, yshift=-46, font_size=12,
         )  # fmt: skip
     return figure
-
-
-def wrap_text(text: str) -> list[str]:
-    """Break a title into lines that fit.
-
-    Args:
-        text: Plain text.
-
-    Returns:
-        Its lines, safe where Plotly would read markup.
-    """
-    return [escape(line, quote=False) for line in textwrap.wrap(text, _TITLE_WIDTH)]

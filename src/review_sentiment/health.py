@@ -1,4 +1,4 @@
-"""Signs of how training goes, from numbers alone: the live warnings and the diagnosis afterwards read the same ones."""
+"""Signs of how training goes, from numbers alone; the live warnings and the diagnosis share them."""
 
 import math
 from collections.abc import Sequence
@@ -20,11 +20,7 @@ _LATE = 60
 
 
 def chance_loss(classes: int) -> float:
-    """Cross entropy of giving every class the same probability, nats.
-
-    Args:
-        classes: How many classes there are.
-    """
+    """Cross entropy of giving every class the same probability, nats."""
     return math.log(classes)
 
 
@@ -35,7 +31,7 @@ def gradient_sign(norms: Sequence[float], loss: float, classes: int, params: Dia
         norms: Before clipping, at least one.
         loss: Mean training loss over the same steps.
         classes: How many classes there are.
-        params: The block `diagnosis`.
+        params: The bounds.
 
     Returns:
         `exploding` or `large` above the bounds; `vanishing` or `small` below them, unless the loss is low, since a
@@ -57,17 +53,7 @@ def gradient_sign(norms: Sequence[float], loss: float, classes: int, params: Dia
 def latest_signs(
     norms: Sequence[float], losses: Sequence[float], classes: int, params: DiagnosisParams
 ) -> tuple[GradientSign, bool] | None:
-    """Judge the last three logged rows.
-
-    Args:
-        norms: Gradient norms of all rows so far.
-        losses: Training losses of the same rows.
-        classes: How many classes there are.
-        params: The block `diagnosis`.
-
-    Returns:
-        The sign of the gradients, and whether the loss exploded; None as long as there are fewer than three rows.
-    """
+    """Judge the last three logged rows: gradient sign, and whether the loss exploded; None below three rows."""
     if len(norms) < _LATEST:
         return None
     loss = float(np.mean(losses[-_LATEST:]))
@@ -75,12 +61,12 @@ def latest_signs(
 
 
 def loss_sign(losses: Sequence[float], classes: int, params: DiagnosisParams) -> LossSign:
-    """Judge which way the training loss goes.
+    """Judge the trend of the training loss.
 
     Args:
         losses: Means over equal stretches of training, such as epochs; at least one.
         classes: How many classes there are.
-        params: The block `diagnosis`.
+        params: The bounds.
 
     Returns:
         `rising` or `falling` if the last stretch differs from the first by more than `loss_change`, else `flat`; a low
@@ -97,27 +83,15 @@ def loss_sign(losses: Sequence[float], classes: int, params: DiagnosisParams) ->
 
 
 def is_unstable(losses: Sequence[float], classes: int, params: DiagnosisParams) -> bool:
-    """Whether the training loss went far above that of guessing: sure answers, and wrong ones.
-
-    Args:
-        losses: Means over stretches of training.
-        classes: How many classes there are.
-        params: The block `diagnosis`.
-    """
+    """Whether the training loss went far above that of guessing: confident predictions that are wrong."""
     return max(losses) > params.loss_exploding * chance_loss(classes)
 
 
 def overfits_since(train: Sequence[float], validation: Sequence[float], params: DiagnosisParams) -> int | None:
-    """Find the epoch from which on the model learned its training rows by heart.
+    """Find the epoch, counted from 1, from which on the model overfits; None if it does not.
 
-    Args:
-        train: Mean training loss of each epoch.
-        validation: Validation loss of each epoch.
-        params: The block `diagnosis`.
-
-    Returns:
-        The first epoch, counted from 1, after the lowest validation loss, if validation loss ends more than
-        `overfit_rise` above its lowest while training loss fell further; else None.
+    It is the first after the lowest validation loss, if validation loss ends more than `overfit_rise` above its lowest
+    while training loss fell further.
     """
     lowest = int(np.argmin(validation))
     rose = validation[-1] > validation[lowest] * (1 + params.overfit_rise)
@@ -125,22 +99,12 @@ def overfits_since(train: Sequence[float], validation: Sequence[float], params: 
 
 
 def is_slow(seconds: float, forecast: float, params: DiagnosisParams) -> bool:
-    """Whether a run takes far longer than was foreseen, and at least a minute.
-
-    Args:
-        seconds: What it took, or is now expected to take.
-        forecast: What was foreseen before the first step.
-        params: The block `diagnosis`.
-    """
+    """Whether a run takes far longer than forecast, and at least a minute longer; both in seconds."""
     return seconds > params.slow_factor * forecast and seconds > forecast + _LATE
 
 
 def warm_up_never_ended(rates: Sequence[float]) -> bool:
-    """Whether the learning rate was still rising at the end.
-
-    Args:
-        rates: Learning rates of the logged rows, in order.
-    """
+    """Whether the learning rate was still rising at the end."""
     return len(rates) >= 2 and rates[-1] > rates[-2] and rates[-1] == max(rates)
 
 
@@ -148,9 +112,9 @@ def stretch_means(steps: Sequence[int], losses: Sequence[float], ends: Sequence[
     """Mean training loss of each stretch of steps, also where a row covers several stretches.
 
     Args:
-        steps: Steps of the logged rows, rising.
+        steps: Steps of the logged rows, ascending.
         losses: Their losses, each the mean since the row before.
-        ends: Last step of each stretch, rising.
+        ends: Last step of each stretch, ascending.
 
     Returns:
         One mean a stretch, weighted by the steps that a row shares with it; a stretch that no row has reached yet gets

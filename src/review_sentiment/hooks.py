@@ -1,4 +1,4 @@
-"""Kedro hooks: check all parameters, tell the run what it is, and write a manifest after every run."""
+"""Kedro hooks: check all parameters, choose the versions that a run reads, and write a manifest after every run."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ import rich
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
-from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError
+from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError, Version
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
@@ -21,41 +21,27 @@ from review_sentiment.catalog import files_of
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.paths import find_local
 from review_sentiment.datasets.report import ReportDataset
-from review_sentiment.datasets.versions import choose_versions, pin
 from review_sentiment.errors import UserError, fault_list, users_fault
-from review_sentiment.params import load_parameters, parameter_text
+from review_sentiment.params import flatten, load_parameters, parameter_text
 from review_sentiment.runs.files import RunFiles
-from review_sentiment.runs.locks import folder_held
-from review_sentiment.runs.manifest import describe_run, flatten, git_state, join_manifests, source_sha256
+from review_sentiment.runs.locks import path_held
+from review_sentiment.runs.manifest import describe_run, git_state, join_manifests, recipe_sha256, source_sha256
 from review_sentiment.runs.session import given_run
-from review_sentiment.runs.unchanged import recipe_sha256
+from review_sentiment.runs.versions import choose_versions
 from review_sentiment.terminal import show_results
 
 logger = logging.getLogger(__name__)
 
 
-class RescueHooks:
-    """Saves the classifier that a node had when training diverged, apart from those of complete runs."""
+class TrainingHooks:
+    """Keeps what a training that ends early leaves: its checkpoints, or the classifier that it had when it diverged."""
 
-    @hook_impl
-    def on_node_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        """Save what the error carries, and never hide the error."""
-        classifier = getattr(error, "rescued", None)
-        if classifier is None:
-            return
-        try:
-            catalog.save("rescued_classifier", classifier)
-        except Exception:
-            logger.warning("The rescued classifier could not be saved", exc_info=True)
-
-
-class CheckpointHooks:
-    """Deletes the checkpoints of a training that is complete, or that can't be completed."""
+    _checkpoints: Checkpoints | None = None
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Look for what should be resumed, or could be, before the work that comes before training."""
-        self._checkpoints: Checkpoints | None = None
+        """Look for the training to resume, or one that could be, before the work that comes before training."""
+        self._checkpoints = None
         if "checkpoints" not in pipeline.inputs():
             return
         checkpoints = catalog.load("checkpoints")
@@ -65,7 +51,7 @@ class CheckpointHooks:
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
-        """Keep what can delete them."""
+        """Keep the checkpoints, to delete them later."""
         if dataset_name == "checkpoints":
             self._checkpoints = data
 
@@ -76,10 +62,16 @@ class CheckpointHooks:
             self._delete()
 
     @hook_impl
-    def on_node_error(self, error: Exception) -> None:
-        """Delete them where training diverged: it would again."""
-        if hasattr(error, "rescued"):
-            self._delete()
+    def on_node_error(self, error: Exception, catalog: CatalogProtocol) -> None:
+        """Where training diverged, save its classifier, and delete checkpoints that would diverge again."""
+        classifier = getattr(error, "rescued", None)
+        if classifier is None:
+            return
+        self._delete()
+        try:
+            catalog.save("rescued_classifier", classifier)
+        except Exception:
+            logger.warning("The rescued classifier could not be saved", exc_info=True)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -97,7 +89,7 @@ class CheckpointHooks:
             self._checkpoints.delete()
 
 
-# Parameters that the catalog takes from globals.yml and the command line, where they stand in it.
+# Parameters that the catalog takes from globals.yml and the command line, and their places in it.
 _READ_BY_CATALOG = {
     "reviews": ("reviews", "source"),
     "train_split": ("reviews", "train_split"),
@@ -105,9 +97,7 @@ _READ_BY_CATALOG = {
     "encoder": ("pretrained", "encoder"),
     "new_reviews": ("new_reviews", "source"),
 }
-
-
-# What is in the splits and the tokens without being written there.
+# Parameters that splits and tokens depend on without holding them.
 _MADE_WITH = (
     "data.label_names",
     "encoder",
@@ -119,16 +109,13 @@ _MADE_WITH = (
 
 
 class ManifestHooks:
-    """Tells the run what it is (`run_info`), and saves that with how it went as `manifest`, also when it failed."""
+    """Saves what is known of a run before it starts as `run_info`, and that with its outcome as `manifest`."""
 
     _run_info: dict[str, Any] | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Check every parameter, and keep them with the configuration that says where runs lie.
-
-        Kedro checks the blocks of the pipelines that run; a misspelt block or run-time parameter would pass unseen.
-        """
+        """Check every parameter: Kedro checks the blocks of the pipelines that run, and lets misspelt names pass."""
         loader = context.config_loader
         self._parameters = load_parameters(loader).model_dump(mode="json")
         loader["catalog"] = loader["catalog"]  # kept, as `load_parameters` does
@@ -137,12 +124,12 @@ class ManifestHooks:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Start the clocks, and give the run what is known of it before it starts."""
-        self._run_info = None  # an interrupt from here on is no end of an earlier run
+        """Start the clock, pin the versions that the run reads, and record that it is in progress."""
+        self._run_info = None  # an interrupt from here on does not end an earlier run
         if "ParallelRunner" in str(run_params["runner"]):
             raise UserError(
-                "ParallelRunner does not tell what a run reads and writes, so there would be no record of it: leave"
-                " --runner out, or take ThreadRunner"
+                "ParallelRunner hides what a run reads and writes, so there would be no record of it: leave --runner"
+                " out, or take ThreadRunner"
             )
         self._catalog = catalog
         self._begin = time.perf_counter()
@@ -151,45 +138,67 @@ class ManifestHooks:
         self._loaded: dict[str, str] = {}
         self._checkpoints: Checkpoints | None = None
         self._found: dict[str, Any] = {"data_hash": None, "encoder_sha256": None}
-        files = files_of(self._context)
+        trains_on_new_data = {"tokenized", "metrics"} <= pipeline.all_outputs()
+        known = {
+            **describe_run(run_params, self._parameters),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
+            "local_inputs": [name for name in ("reviews", "encoder") if find_local(self._parameters[name]) is not None],
+            "recipe_sha256": recipe_of(catalog, self._parameters) if trains_on_new_data else None,
+        }
+        self._files = files_of(self._context)
+        # Held by `kedro runs clean` too: it either sees what this run reads, or has deleted before this run chooses.
+        with path_held(self._context.project_path):
+            run_info = {**known, **self._choose(run_params, pipeline, catalog)}
+            self._record = self._files.begin(run_info)
+        self._run_info = run_info
+        catalog.save("run_info", run_info)
+
+    def _choose(self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, Any]:
+        """Pin the versions that the run reads; gives them, and the run of the classifier that it is about."""
+        run, files = run_params["run_id"], self._files
         # Another process may have done a part of this run already: what it has written is read before all else.
-        begun = run_params["run_id"] if run_params["run_id"] in files.versions() else None
+        begun = run if run in files.versions() else None
         if begun is not None:
             _refuse_again(files, begun, pipeline)
         _pin_versions(pipeline, catalog, files, run_params["load_versions"] or {}, self._parameters["run"] or begun)
         versions = _versions_to_read(pipeline, catalog)
+        resumed = catalog.load("checkpoints").run_to_resume() if "checkpoints" in pipeline.inputs() else None
+        if resumed is not None:
+            versions["checkpoints"] = resumed
         trains = "metrics" in pipeline.all_outputs()
         if trains:
             _refuse_data_made_otherwise(files, versions, self._parameters)
         classifier_run = versions.get("metrics", versions.get("classifier"))
-        whole = {"tokenized", "metrics"} <= pipeline.all_outputs()
-        self._run_info = {
-            **describe_run(run_params, self._parameters),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        return {
             "versions_read": versions,
-            "classifier_run": run_params["run_id"] if trains else classifier_run,
+            "classifier_run": run if trains else classifier_run,
             "classifier_from": None if trains else _origin(classifier_run, files),
-            "code": {**git_state(Path(run_params["project_path"])), "source_sha256": source_sha256()},
-            "local_inputs": [name for name in ("reviews", "encoder") if find_local(self._parameters[name]) is not None],
-            "recipe_sha256": recipe_sha256(catalog, self._parameters) if whole else None,
         }
-        catalog.save("run_info", self._run_info)
-        self._files = files
-        self._record = files.begin(self._run_info)
+
+    @hook_impl
+    def before_dataset_loaded(self, node: Node) -> None:
+        """Start a node's clock: much work is done while inputs are loaded and outputs are saved."""
+        self._clock(node)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Start a node's clock."""
-        self._node_begin[node.name] = time.perf_counter()
+        """Start the clock of a node without inputs."""
+        self._clock(node)
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        """Stop a node's clock."""
-        self._node_seconds[node.name] = round(time.perf_counter() - self._node_begin[node.name], 3)
+        """Record a node's time so far; saving its outputs adds to it."""
+        self._clock(node)
+
+    def _clock(self, node: Node) -> None:
+        """Record the time since the first call for a node; nodes may run in several threads."""
+        now = time.perf_counter()
+        self._node_seconds[node.name] = round(now - self._node_begin.setdefault(node.name, now), 3)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
-        """Note the version that was read, and the hashes that the data carry."""
+        """Record the version that was read, and the hashes in the data."""
         # Newest may change under a run that another one overtakes, so the version is asked for now.
         dataset = self._catalog.get(dataset_name)
         if data is not None and isinstance(dataset, AbstractVersionedDataset):
@@ -206,8 +215,9 @@ class ManifestHooks:
         _pin_own(self._catalog, dataset_name)
 
     @hook_impl
-    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Note the hashes that the data carry."""
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Record the hashes in the data, and the time that saving took."""
+        self._clock(node)
         self._note_hashes(dataset_name, data)
 
     def _note_hashes(self, dataset_name: str, data: Any) -> None:
@@ -247,7 +257,7 @@ class ManifestHooks:
         }
         run = manifest["run"]
         # Two processes of one run may end at once.
-        with folder_held(self._context.project_path) if given_run() else nullcontext():
+        with path_held(self._context.project_path) if given_run() else nullcontext():
             before = self._files.manifest(run) if self._files.has("manifest", run) else None
             if before is None:
                 _pin_own(self._catalog, "manifest")
@@ -258,11 +268,11 @@ class ManifestHooks:
 
 
 class ResultHooks:
-    """Shows the results in the terminal at the end of a run that made them."""
+    """Shows the results in the terminal at the end of a run that made them, also where a failed check ends it."""
 
     @hook_impl
     def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
-        """Forget the results of a run before."""
+        """Forget the results of an earlier run."""
         self._catalog = catalog
         self._saved: dict[str, Any] = {}
 
@@ -276,12 +286,12 @@ class ResultHooks:
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:
-        """Show the results."""
+        """Show the results of a complete run."""
         self._show()
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self) -> None:
-        """Show them also where a failed check ends the run."""
+        """Show the results of a run whose readiness check failed."""
         self._show()
 
     def _show(self) -> None:
@@ -291,32 +301,33 @@ class ResultHooks:
             )
 
 
-def _refuse_what_the_catalog_does_not_read(parameters: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
-    """Refuse a name of reviews or encoder that would be recorded, while another is read.
+def recipe_of(catalog: CatalogProtocol, parameters: Mapping[str, Any]) -> str | None:
+    """As `recipe_sha256`, with the catalog's reviews and encoder; None also where these can't be read."""
+    try:
+        contents = [catalog.get(name).content_sha256() for name in ("reviews", "pretrained")]  # type: ignore[union-attr]
+    except (UserError, OSError):  # the node that reads them will report it
+        return None
+    return recipe_sha256(contents, parameters)
 
-    Raises:
-        UserError: A file of parameters names what only globals.yml and the command line can.
-    """
+
+def _refuse_what_the_catalog_does_not_read(parameters: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+    """Refuse a file of parameters that names reviews or an encoder: it would be recorded, while another is read."""
     faults = [
         f"{name} is {parameters[name]!r} in a file of parameters, but {entries[dataset][key]!r} is what would be read"
         for name, (dataset, key) in _READ_BY_CATALOG.items()
         if key in entries.get(dataset, {}) and entries[dataset][key] != parameters[name]
     ]
     if faults:
-        # new_reviews is of one run, so no file can name it.
+        # new_reviews belongs to one run, so no file can name it.
         raise UserError(fault_list("Name these with --params, or all but new_reviews in globals.yml", faults))
 
 
 def _refuse_again(files: RunFiles, run: str, pipeline: Pipeline) -> None:
-    """Refuse to write a part of a run again, before anything is changed.
-
-    Raises:
-        UserError: The run has some of it.
-    """
+    """Refuse to write a part of a run again, before anything is changed."""
     written = sorted(name for name in pipeline.all_outputs() & set(files.folders) if files.has(name, run))
     if written:
         raise UserError(
-            f"the run {run} has {', '.join(written)} already, and nothing writes a version twice: start anew"
+            f"the run {run} has {', '.join(written)} already, and a version is written only once: start another run"
         )
 
 
@@ -326,7 +337,7 @@ def _pin_versions(
     """Let all that a run reads come from one run and from what that run read."""
     makers = {name: maker.all_outputs() for name, maker in pipelines.items()}
     for name, version in choose_versions(files, pipeline.inputs(), makers, named, wanted).items():
-        pin(cast(AbstractVersionedDataset, catalog.get(name)), version)
+        _pin(cast(AbstractVersionedDataset, catalog.get(name)), version)
 
 
 def _pin_own(catalog: CatalogProtocol, name: str) -> None:
@@ -338,7 +349,14 @@ def _pin_own(catalog: CatalogProtocol, name: str) -> None:
     if isinstance(dataset, AbstractVersionedDataset):
         version = dataset._version
         if version is not None and version.load is None:
-            pin(dataset, version.save)
+            _pin(dataset, version.save)
+
+
+def _pin(dataset: AbstractVersionedDataset, run: str) -> None:
+    """Let a dataset load the version of one run; it still saves as before."""
+    # Kedro takes load versions only before a catalog is made, when it is not known yet which runs are complete.
+    dataset._version = Version(run, dataset._version.save if dataset._version else None)
+    dataset._clear_version_cache()
 
 
 def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str, str]:
@@ -347,7 +365,7 @@ def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str,
     for name in sorted(pipeline.inputs()):
         dataset = catalog.get(name)
         if isinstance(dataset, AbstractVersionedDataset):
-            with suppress(DatasetError):  # nothing saved yet: the node that needs it will say so
+            with suppress(DatasetError):  # nothing saved yet: the node that needs it will report it
                 version = dataset.resolve_load_version()
                 if version is not None:
                     versions[name] = version
@@ -355,9 +373,9 @@ def _versions_to_read(pipeline: Pipeline, catalog: CatalogProtocol) -> dict[str,
 
 
 def _origin(run: str | None, files: RunFiles) -> dict[str, Any] | None:
-    """How an earlier run was made, by its own words, also where it was killed; None where it left none."""
+    """How an earlier run was made, from its manifest or, where it was killed, its record; None without either."""
     manifest = files.manifest(run) if run is not None else None
-    # An older one may lack what newer code keeps.
+    # An older manifest may lack some.
     kept = ("env", "parameters", "command_parameters", "code", "libraries", "machine")
     return {key: manifest[key] for key in kept if key in manifest} if manifest else None
 

@@ -9,41 +9,19 @@ _SMALLEST_PROBA = float(np.finfo(np.float32).tiny)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn class scores into probabilities.
-
-    Args:
-        logits: Raw scores, shape (N, K).
-
-    Returns:
-        Probabilities, float64, shape (N, K), each row summing to 1.
-    """
+    """Turn class scores, shape (N, K), into probabilities, float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exp = np.exp(shifted)
     return exp / exp.sum(axis=1, keepdims=True)
 
 
 def row_losses(label_id: np.ndarray, proba: np.ndarray) -> np.ndarray:
-    """Cross entropy of each row: minus the log of the probability given to its true class.
-
-    Args:
-        label_id: True classes, shape (N,).
-        proba: Probabilities, shape (N, K).
-
-    Returns:
-        Losses in nats, float64, shape (N,); a probability of 0 counts as the smallest normal float32.
-    """
+    """Cross entropy of each row in nats, shape (N,); a probability of 0 counts as the smallest normal float32."""
     return -np.log(np.maximum(proba[np.arange(len(label_id)), label_id], _SMALLEST_PROBA))
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a share.
-
-    Args:
-        successes: How often it came out so.
-        trials: How often it was tried; 0 leaves everything possible.
-
-    Returns:
-        Its lower and upper limit, shares from 0 to 1.
+    """95 % interval of a share; 0 to 1 if there were no trials.
 
     Source: Wilson 1927, Journal of the American Statistical Association 22:209.
     """
@@ -56,11 +34,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def headline_metrics(label_id: np.ndarray, proba: np.ndarray) -> dict[str, float]:
-    """The figures that are watched from epoch to epoch.
-
-    Args:
-        label_id: True classes, shape (N,).
-        proba: Probabilities, shape (N, K).
+    """The metrics that are computed after each epoch.
 
     Returns:
         `loss` (mean cross entropy, nats), `accuracy`, and the unweighted means over classes of `f1`, `precision` and
@@ -82,12 +56,7 @@ def headline_metrics(label_id: np.ndarray, proba: np.ndarray) -> dict[str, float
 
 
 def full_metrics(label_id: np.ndarray, proba: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
-    """Everything that is reported once, on the test rows.
-
-    Args:
-        label_id: True classes, shape (N,).
-        proba: Probabilities, shape (N, K).
-        label_names: Class names in the order of label_id.
+    """All metrics of the test rows.
 
     Returns:
         The headline metrics; `accuracy_interval` (Wilson, 95 %); `roc_auc` (of the last class if there are two, else

@@ -14,6 +14,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 
 from review_sentiment.errors import UserError, fault_list
 
+# Today's name of each renamed parameter; None: it was removed.
+FORMER_NAMES: dict[str, str | None] = {
+    "training.precision": "training.dtype",
+    "training.engine": "training.executor",
+    "training.adversarial_distance": None,
+    "training.keep_freed_memory": None,
+    "inference.engine": "inference.backend",
+}
+
 
 def _split_names(value: Any) -> Any:
     """Let the command line, where a value can't hold a comma, name classes as `bad/good`."""
@@ -125,9 +134,6 @@ class TrainingParams(Block):
     attention_dropout: float | None = Field(ge=0, lt=1, description="of attention weights")
     pooling: Literal["auto", "first_token"] = Field(description="which of the encoder's outputs the head reads")
     early_max_tokens: Annotated[int, Field(ge=8)] | None = Field(description="tokens of a review before the last epoch")
-    adversarial_distance: Annotated[float, Field(gt=0)] | None = Field(
-        description="how far word vectors are moved against the model before the last epoch"
-    )
     head_start: Literal["linear_probe", "random"] = Field(description="what the new last layer starts from")
     head_learning_rate_factor: float = Field(
         gt=0, description="the new last layer's rate, as a multiple of the others'"
@@ -174,7 +180,7 @@ class BaselineParams(Block):
     """TF-IDF with logistic regression: the YAML block `baseline`."""
 
     ngram_max: int = Field(ge=1, le=5, description="longest word sequence that is a feature")
-    min_rows: PositiveInt = Field(description="a feature must stand in this many reviews")
+    min_rows: PositiveInt = Field(description="a feature must be in this many reviews")
     inverse_regularization: float = Field(gt=0, description="scikit-learn's C; larger fits closer")
 
 
@@ -358,9 +364,12 @@ def _describe(error: Mapping[str, Any]) -> str:
         if "." in str(path[-1]):
             block, _, name = str(path[-1]).partition(".")
             return f"{where} is not a parameter; in YAML, '{name}' stands indented in a line below '{block}:'"
-        close = get_close_matches(str(path[-1]), _known_names(path), n=1)
-        prefix = ".".join([*map(str, path[:-1]), ""]) if len(path) > 1 else ""
-        hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known: {', '.join(_known_names(path))}"
+        if where in FORMER_NAMES and FORMER_NAMES[where] is None:
+            return f"{where} was removed; leave it out"
+        prefix = where.removesuffix(str(path[-1]))
+        close = [f"{prefix}{name}" for name in get_close_matches(str(path[-1]), _known_names(path), n=1)]
+        meant = FORMER_NAMES.get(where) or next(iter(close), None)
+        hint = f"did you mean '{meant}'?" if meant else f"known: {', '.join(_known_names(path))}"
         return f"{where} is not a parameter; {hint}"
     if error["type"] == "missing":
         return f"{where} is missing; conf/base names its usual value"
@@ -426,3 +435,14 @@ def parameter_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "/".join(map(str, value))
     return str(value)
+
+
+def flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn nested parameters into one level with dotted names, as `--params` takes them; lists stay values."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": item for inner, item in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat

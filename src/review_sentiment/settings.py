@@ -6,12 +6,7 @@ import warnings
 warnings.filterwarnings("ignore", message=r"\s*register_new_resolver", category=UserWarning)
 
 from review_sentiment.datasets.paths import carried_conf  # noqa: E402
-from review_sentiment.hooks import (  # noqa: E402
-    CheckpointHooks,
-    ManifestHooks,
-    RescueHooks,
-    ResultHooks,
-)
+from review_sentiment.hooks import ManifestHooks, ResultHooks, TrainingHooks  # noqa: E402
 from review_sentiment.runs.session import RunSession  # noqa: E402
 
 _carried = carried_conf()
@@ -20,7 +15,7 @@ SESSION_CLASS = RunSession
 # Telemetry is off by `.telemetry` already, but where the package runs outside the project there is none; and there
 # Kedro-Viz finds no place for its counters, and warns of that at each run.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",) if _carried is None else ("kedro-telemetry", "kedro-viz")
-HOOKS = (ManifestHooks(), RescueHooks(), CheckpointHooks(), ResultHooks())
+HOOKS = (ManifestHooks(), TrainingHooks(), ResultHooks())
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -1,4 +1,4 @@
-"""The terminal: how far a work is, the end of a run (headline, verdict, report), and the tables of the commands."""
+"""The terminal: progress, the results at the end of a run, and the tables of the commands."""
 
 import os
 import sys
@@ -23,14 +23,7 @@ _UNBROKEN = {"run", "state", "F1", "baseline", "minutes", "size", "ready"}
 def show_results(
     console: Console, evaluation: Mapping[str, Any], readiness: Mapping[str, Any], report: str | None
 ) -> None:
-    """Print the results of a run.
-
-    Args:
-        console: Where to.
-        evaluation: Figures on the test rows.
-        readiness: The verdict.
-        report: Where the report lies; None if this run made none.
-    """
+    """Print the results of a run; `report` is the report's place, None if this run made none."""
     table = Table(title=f"{evaluation['rows']:,} test reviews", title_justify="left")
     table.add_column("metric")
     for name in ("value", "95 % interval", "baseline"):
@@ -38,7 +31,7 @@ def show_results(
     for row in headline_rows(evaluation):
         table.add_row(row["name"], row["value"], row["interval"], row["baseline"])
     console.print(table)
-    # Text, not markup: sentences may quote names from the user's file.
+    # Not markup: sentences may quote names from the user's file.
     console.print(Text(readiness["sentence"], "bold green" if readiness["ready"] else "bold red"))
     console.print(Text(evaluation["versus_baseline"]["sentence"]))
     if report is not None:
@@ -46,21 +39,17 @@ def show_results(
 
 
 def open_console() -> Console:
-    """A console for tables, as wide as the terminal; a pipe has no width, so a file gets room enough."""
+    """A console for tables, as wide as the terminal; a pipe has no width, so it gets a wide one."""
     fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if fixed else _WIDTH_OF_A_PIPE, highlight=False, markup=False)
 
 
 @contextmanager
 def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how far a long work is, until it is done.
-
-    Args:
-        what: Is being done, as "Scoring".
-        total: Rows that it is done to; None if nobody knows yet.
+    """Show the progress of a long task, such as "Scoring", over `total` rows; None if their number is not known.
 
     Yields:
-        What to call with the number of rows that are done.
+        A function that takes the number of rows that were done.
     """
     columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed")]
     if total is not None:
@@ -70,16 +59,11 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]
 
 
 def make_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """Lay out a table of texts.
-
-    Args:
-        head: Names of the columns.
-        rows: One text a column.
-    """
+    """Lay out a table of texts."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in head:
-        # Folded, not cut: on a narrow terminal every cell stays whole, and a run's name stays on one line to be copied.
+        # Folded, not cut, on a narrow terminal; a run's name stays on one line, to be copied.
         table.add_column(name, overflow="fold", no_wrap=name in _UNBROKEN)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: what a user wrote is no markup
+        table.add_row(*(Text(cell) for cell in row))  # what a user wrote is not markup
     return table

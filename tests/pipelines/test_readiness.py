@@ -5,7 +5,7 @@ from review_sentiment.cli import cli
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import wilson
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.reporting.readiness import band_of, enforce, judge
+from review_sentiment.pipelines.reporting.readiness import band_of, enforce_readiness, judge_readiness
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def verdict(bounds, accuracy=0.883, rows=1000, proven=True, findings=(), reloade
         "largest_difference": 0.0 if reloaded else 0.4,
         "bound": 0.01,
     }
-    return judge(evaluation, figures, {"findings": list(findings)}, reload_check, bounds)
+    return judge_readiness(evaluation, figures, {"findings": list(findings)}, reload_check, bounds)
 
 
 def test_the_tutorials_final_figures_are_ready(bounds):
@@ -78,9 +78,9 @@ def test_each_check_can_fail(bounds, name, changes):
     assert [check["name"] for check in found["checks"] if not check["passed"]] == [name]
     assert not found["ready"]
     assert found["sentence"].startswith("Not ready: 1 of 11 checks not met (")
-    enforce(found, bounds)
+    enforce_readiness(found, "", "", {}, bounds)
     with pytest.raises(UserError, match=r"readiness\.enforce is true"):
-        enforce(found, bounds.model_copy(update={"enforce": True}))
+        enforce_readiness(found, "", "", {}, bounds.model_copy(update={"enforce": True}))
 
 
 @pytest.mark.parametrize(

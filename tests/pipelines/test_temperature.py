@@ -4,7 +4,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from review_sentiment.metrics import row_losses, softmax
-from review_sentiment.pipelines.modeling.temperature import cool_head, fit_temperature
+from review_sentiment.pipelines.modeling.temperature import fit_temperature, scale_head
 from tests.model.test_first_token import CONFIGS
 
 
@@ -40,7 +40,7 @@ def test_every_head_is_divided(name):
     model = AutoModelForSequenceClassification.from_config(CONFIGS[name]).eval()
     ids = torch.randint(5, 99, (3, 12))
     before = model(ids).logits
-    cool_head(model, 2.5)
+    scale_head(model, 2.5)
     torch.testing.assert_close(model(ids).logits, before / 2.5)
 
 

@@ -12,8 +12,8 @@ from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
-from review_sentiment.pipelines.modeling.training import train
-from review_sentiment.pipelines.modeling.watch import DivergedError
+from review_sentiment.pipelines.modeling.failures import DivergedError
+from review_sentiment.pipelines.modeling.training import Job, train
 from review_sentiment.pipelines.modeling.workers import Workers
 from tests.conftest import TINY
 
@@ -22,13 +22,13 @@ from tests.conftest import TINY
 SHARED = {"epochs": 2, "batch_size": 9, "accumulation_steps": 3, "logging_steps": 1, "workers": 3, "executor": "ray"}
 
 
-def work(rank: int, port: int, answers, job: tuple) -> None:
+def work(rank: int, port: int, answers, job: Job, checkpoints: Checkpoints) -> None:
     """What each worker does."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="3", LOCAL_WORLD_SIZE="3")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES="")
     torch.distributed.init_process_group("gloo", rank=rank, world_size=3)
     try:
-        classifier, history = train(*job, Workers(rank, 3))
+        classifier, history = train(job, checkpoints, Workers(rank, 3))
         answer = {name: weight.numpy() for name, weight in classifier.model.state_dict().items()}, history
     except DivergedError as error:
         answer = str(error)

@@ -1,5 +1,6 @@
-"""Delete old runs: which may go, which stay and why, and how much that frees."""
+"""Delete old runs: which are deleted, which are kept and why, and how much that frees."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +11,14 @@ from review_sentiment.catalog import files_of, open_context
 from review_sentiment.commands.runs import show_size
 from review_sentiment.errors import UserError
 from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.locks import path_held
 from review_sentiment.runs.table import newest_reports
 from review_sentiment.terminal import make_table, open_console
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a clean does.
-
-    Attributes:
-        kept: Why each run stays.
-        deleted: Why each run goes.
-        leftovers: Files of broken writes.
-    """
+    """What a clean does: why each run is kept or deleted, and the files of broken writes."""
 
     kept: dict[str, str]
     deleted: dict[str, str]
@@ -33,16 +29,21 @@ def clean_runs(keep_last: int | None, keep_best: int | None, confirmed: bool) ->
     """Show what a clean deletes and frees, and do it if that is confirmed.
 
     Args:
-        keep_last: Newest runs with a result that stay; None if none or all do, by `keep_best`.
-        keep_best: Most accurate classifiers on each set of reviews that stay; None as above.
+        keep_last: How many of the newest runs with a result to keep; None for none, or for all if `keep_best` is None.
+        keep_best: How many of the most accurate classifiers on each set of reviews to keep; None as above.
         confirmed: Whether to delete.
 
     Raises:
         UserError: Something could not be deleted.
     """
     context = open_context()
-    files = files_of(context)
-    plan = plan_clean(files, context.catalog.load("run_ledger"), keep_last, keep_best)
+    files, ledger = files_of(context), context.catalog.load("run_ledger")
+    # A run that starts holds the project too, while it chooses what it will read.
+    with path_held(context.project_path):
+        plan = plan_clean(files, ledger, keep_last, keep_best)
+        if confirmed:
+            for run in plan.deleted:
+                files.mark_deleted(run)
     console = open_console()
     sizes = {run: sum(files.sizes(run).values()) for run in (*plan.deleted, *plan.kept)}
     if plan.kept:
@@ -60,22 +61,15 @@ def clean_runs(keep_last: int | None, keep_best: int | None, confirmed: bool) ->
         console.print(f"Would be deleted: {what}. Nothing has been; --yes does it.")
         return
     _delete(files, plan)
-    console.print(f"Deleted: {what}. The ledger still knows the figures.")
+    console.print(f"Deleted: {what}. The ledger still has the figures.")
 
 
 def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, keep_best: int | None) -> Plan:
-    """Decide which runs go.
+    """Decide which runs to delete.
 
-    Args:
-        files: What is on disk.
-        ledger: All rows.
-        keep_last: As `clean_runs` says.
-        keep_best: As `clean_runs` says.
-
-    Returns:
-        The plan. Labelled and running runs stay, and so do those that a run that stays has read; failed and killed runs
-        go unless they were reported on, as by a gate that failed they are. Without numbers all results stay, and what
-        can be resumed.
+    Labeled and running runs are kept, and so are those that a kept run has read. Failed and killed runs are deleted
+    unless they have a report, as with a readiness check that failed. Without numbers all results are kept, and what can
+    be resumed.
     """
     states = {run: files.state(run) for run in files.runs()}
     results = [run for run, state in states.items() if state == "complete" or run in set(ledger["run"])]
@@ -92,19 +86,21 @@ def plan_clean(files: RunFiles, ledger: pd.DataFrame, keep_last: int | None, kee
     pending = list(kept)
     while pending:
         reader = pending.pop()
-        for run in set(files.reads(reader).values()) & set(states) - set(kept):
+        # A run in progress also needs what only spares it work.
+        read = files.all_reads(reader) if states[reader] == "running" else files.reads(reader)
+        for run in set(read.values()) & set(states) - set(kept):
             kept[run] = f"read by {reader}"
             pending.append(run)
     deleted = dict.fromkeys(files.being_deleted(), "its deletion was interrupted")
     deleted |= {run: "old" if run in results else state for run, state in states.items() if run not in kept}
-    # What a write in progress stages looks just like what a broken one has left.
+    # What a write in progress has staged looks just like what a broken one has left.
     leftovers = [] if "running" in states.values() else files.leftovers()
     leftovers = [path for path in leftovers if not deleted.keys() & set(path.parts)]
     return Plan(dict(sorted(kept.items())), deleted, leftovers)
 
 
 def _best_runs(reports: pd.DataFrame, on_disk: list[str], count: int) -> list[str]:
-    """The most accurate classifiers on each set of test rows, since figures on others do not compare."""
+    """The most accurate classifiers on each set of test rows, since figures on different sets do not compare."""
     alike = reports[reports["classifier_run"].isin(on_disk)].groupby(["data_hash", "test_rows"])
     best = [rows.sort_values("accuracy", kind="stable")["classifier_run"].iloc[-count:] for _, rows in alike]
     return [str(run) for runs in best for run in runs]
@@ -124,6 +120,9 @@ def _delete(files: RunFiles, plan: Plan) -> None:
         for run in plan.deleted:
             files.delete(run)
         for path in plan.leftovers:
-            files.remove_leftover(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{error.filename} could not be deleted ({error.strerror}): the next clean goes on") from error

@@ -1,4 +1,4 @@
-"""What `kedro predict` shows."""
+"""`kedro predict`: score texts, or the lines of standard input."""
 
 import json
 import sys
@@ -15,17 +15,17 @@ from review_sentiment.scoring.answers import Answer, to_answers
 from review_sentiment.scoring.confidence import accuracy_text, check_on_test
 from review_sentiment.scoring.scorer import Scorer
 
-# Texts that are scored together; enough that batches of similar length leave little padding.
+# Scored together; enough that batches of similar length leave little padding.
 _STEP_TEXTS = 1000
 _SHOWN_CHARACTERS = 60
 
 
 def predict_texts(texts: Sequence[str], run: str | None, as_json: bool) -> None:
-    """Score texts, and print what came out.
+    """Score texts, or without any the lines of standard input, and print the answers.
 
     Args:
-        texts: The texts; none to read them from standard input, one a line.
-        run: Version of the run to ask, or the beginning of it; None for the newest.
+        texts: May be empty.
+        run: None for the newest run with a classifier.
         as_json: Print one JSON object a text, and nothing else, on standard output.
 
     Raises:

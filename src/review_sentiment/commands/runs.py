@@ -1,4 +1,4 @@
-"""What `kedro runs` and its `compare` and `label` show."""
+"""`kedro runs`, and its `label` and `compare`."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,13 +16,22 @@ from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.table import best_before, changed_parameters, newest_reports
 from review_sentiment.terminal import make_table, open_console
 
+# Name, column of the ledger, and format of each figure.
+FIGURES = (
+    ("accuracy", "accuracy", ".1%"),
+    ("F1", "f1", ".1%"),
+    ("ROC AUC", "roc_auc", ".4f"),
+    ("loss", "loss", ".4f"),
+    ("baseline's accuracy", "baseline_accuracy", ".1%"),
+    ("minutes of fine-tuning", "minutes", ".1f"),
+)
 _WIDE = 140
 _MOST_CHANGES = 4
 _FOR_WIDE = ("pipelines", "env", "F1", "baseline", "minutes", "ready", "changed")
 
 
 def list_runs() -> None:
-    """Show a table of all runs, oldest first: what is on disk, and the classifiers that only the ledger still knows."""
+    """Show a table of all runs, oldest first: those on disk, and the classifiers that only the ledger still has."""
     context = open_context()
     files = files_of(context)
     reports = newest_reports(context.catalog.load("run_ledger"))
@@ -37,9 +46,7 @@ def list_runs() -> None:
     head = [name for name in rows[0] if console.width >= _WIDE or name not in _FOR_WIDE]
     console.print(make_table(head, ([row[name] for name in head] for row in rows)))
     total = show_size(sum(sizes.values()))
-    console.print(
-        f"{total} on disk. `kedro runs show RUN` tells all about one; `kedro runs --help` lists more commands."
-    )
+    console.print(f"{total} on disk. `kedro runs show RUN` shows one in full; `kedro runs --help` lists more commands.")
     if console.width < _WIDE:
         console.print(f"From {_WIDE} columns on there are also {', '.join(_FOR_WIDE)}.")
 
@@ -70,7 +77,7 @@ def _few(changes: str) -> str:
 
 
 def _pipelines_text(names: Iterable[str]) -> str:
-    """Name the pipelines of a run; `all` for those of a plain `kedro run`."""
+    """Names of a run's pipelines; `all` for those of a plain `kedro run`."""
     return ", ".join("all" if name == "__default__" else name for name in names)
 
 
@@ -88,18 +95,12 @@ def show_size(count: int) -> str:
 
 
 def label_run(name: str, label: str, remove: bool) -> None:
-    """Give a run a label, or take it away.
-
-    Args:
-        name: Another label of the run, its version, or the beginning of that.
-        label: The label.
-        remove: Take it away.
+    """Give a run a label, or take it away; `name` may be another label of it.
 
     Raises:
-        UserError: There is no such run, or the label can't be given or taken.
+        UserError: No single run is meant, or the label can't be given or taken.
     """
-    context = open_context()
-    files = files_of(context)
+    files = files_of(open_context())
     run = files.find(name, files.runs())
     if remove:
         files.remove_label(run, label)
@@ -109,14 +110,14 @@ def label_run(name: str, label: str, remove: bool) -> None:
 
 
 def compare_runs(first: str | None, second: str | None) -> None:
-    """Show what two runs changed, how their figures differ, and whether the second is better.
+    """Show how two runs' parameters and figures differ, and whether the second is better.
 
     Args:
-        first: A run's label, its version or the beginning of it; None for the best before the second.
-        second: The same; None for the newest.
+        first: None for the best before the second.
+        second: None for the newest.
 
     Raises:
-        UserError: There are not two runs, a name fits none or several, predictions are gone, or no test row is common.
+        UserError: No two runs are meant, their predictions are gone, or they have no test row in common.
     """
     context = open_context()
     catalog = context.catalog
@@ -171,21 +172,12 @@ def _show_parameters(console: Console, before: pd.Series, after: pd.Series) -> N
 
 
 def _figure_rows(before: pd.Series, after: pd.Series) -> list[list[str]]:
-    figures = (
-        ("accuracy", "accuracy", "{:.1%}", 100, "points"),
-        ("F1", "f1", "{:.1%}", 100, "points"),
-        ("ROC AUC", "roc_auc", "{:.4f}", 1, ""),
-        ("loss", "loss", "{:.4f}", 1, ""),
-        ("baseline's accuracy", "baseline_accuracy", "{:.1%}", 100, "points"),
-        ("minutes", "minutes", "{:.1f}", 1, ""),
-    )
     rows = []
-    for name, column, form, scale, unit in figures:
-        one, other = before[column], after[column]
-        if pd.notna(one) and pd.notna(other):
-            change = scale * (other - one)
-            gap = f"{change:+.1f} {unit}".strip() if "%" in form or column == "minutes" else f"{change:+.4f}"
-            rows.append([name, form.format(one), form.format(other), gap])
+    for name, column, form in FIGURES:
+        old, new = before[column], after[column]
+        if pd.notna(old) and pd.notna(new):
+            gap = f"{100 * (new - old):+.1f} points" if "%" in form else f"{new - old:+{form}}"
+            rows.append([name, f"{old:{form}}", f"{new:{form}}", gap])
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What `kedro runs show` tells about one run."""
+"""`kedro runs show`: everything that is known about one run."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,31 +9,23 @@ from rich.console import Console
 from rich.text import Text
 
 from review_sentiment.catalog import files_of, open_context
-from review_sentiment.commands.runs import show_interval, show_size
+from review_sentiment.commands.runs import FIGURES, show_interval, show_size
 from review_sentiment.datasets.paths import show_path
-from review_sentiment.params import load_parameters
+from review_sentiment.params import flatten, load_parameters
 from review_sentiment.runs.files import RunFiles
-from review_sentiment.runs.manifest import flatten
 from review_sentiment.runs.table import changed_parameters, newest_reports
 from review_sentiment.terminal import make_table, open_console
 
 
 def show_run(name: str) -> None:
-    """Show everything that is known of a run.
-
-    Args:
-        name: Its label, its version, or the beginning of that.
-
-    Raises:
-        UserError: No run or several begin so.
-    """
-    context = open_context("base")  # with it parameters are those of conf/base, which the run's are compared with
+    """Show everything that is known about a run, named by a label, its version, or the beginning of that."""
+    context = open_context("base")  # so that the parameters are those of conf/base, to compare the run's with
     base = load_parameters(context.config_loader).model_dump(mode="json")
     files = files_of(context)
     ledger = context.catalog.load("run_ledger")
     run = files.find(name, sorted({*files.runs(), *ledger["classifier_run"]}))
     row = _ledger_row(ledger, run)
-    # Of a cleaned run there is only the ledger.
+    # A cleaned run is only in the ledger.
     manifest = files.manifest(run) or ({"parameters": {}, "env": row["env"]} if row else {})
     console = open_console()
     for what, text in _facts(files, run, manifest, row):
@@ -50,7 +42,7 @@ def show_run(name: str) -> None:
 
 
 def _ledger_row(ledger: pd.DataFrame, run: str) -> dict[str, Any] | None:
-    """The newest report on the run's classifier, or the report that the run itself is; None if there is neither."""
+    """The newest report on the run's classifier, or the run's own report; None if there is neither."""
     reports = newest_reports(ledger)
     for found in (reports[reports["classifier_run"] == run], ledger[ledger["run"] == run]):
         if len(found):
@@ -64,7 +56,7 @@ def _facts(
     yield "run", run
     if files.labels_of(run):
         yield "label", files.labels_of(run)
-    state = files.state(run) if run in files.runs() else "cleaned: only the ledger still knows it"
+    state = files.state(run) if run in files.runs() else "cleaned: only the ledger still has it"
     yield "state", f"{state} ({manifest['error']})" if manifest.get("error") else state
     if "started" in manifest:
         yield "started", manifest["started"]
@@ -106,7 +98,7 @@ def _facts(
 
 
 def _command_text(manifest: Mapping[str, Any]) -> str:
-    """The command line that a run was started with, as far as its manifest tells."""
+    """The command line that a run was started with."""
     parts = ["kedro run"]
     if manifest["env"] != "base":
         parts.append(f"--env {manifest['env']}")
@@ -138,16 +130,11 @@ def _verdict(files: RunFiles, row: Mapping[str, Any]) -> str:
 
 def _figures(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "test rows", f"{row['test_rows']:,}"
-    yield "accuracy (95 % interval)", show_interval(row, "accuracy")
-    yield "F1 (95 % interval)", show_interval(row, "f1")
-    for what, name, form in (
-        ("loss", "loss", "{:.4f}"),
-        ("ROC AUC", "roc_auc", "{:.4f}"),
-        ("baseline's accuracy", "baseline_accuracy", "{:.1%}"),
-        ("minutes of fine-tuning", "minutes", "{:.1f}"),
-    ):
-        if pd.notna(row[name]):
-            yield what, form.format(row[name])
+    for name, column, form in FIGURES:
+        if f"{column}_low" in row:
+            yield f"{name} (95 % interval)", show_interval(row, column)
+        elif pd.notna(row[column]):
+            yield name, f"{row[column]:{form}}"
 
 
 def _print_table(console: Console, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

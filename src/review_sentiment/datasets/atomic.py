@@ -1,69 +1,22 @@
-"""Write a file or folder beside its place, then rename it into it: a killed run leaves no half version."""
+"""Kedro datasets that write a file or folder completely or not at all."""
 
 import copy
 import json
-import os
-import shutil
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
-from uuid import uuid4
 
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import JSONPreview
 
-
-@contextmanager
-def replace_atomically(target: Path) -> Iterator[Path]:
-    """Give a place to write to, and rename it to `target` only if the block ends well.
-
-    Args:
-        target: The file or folder to make or replace.
-
-    Yields:
-        A path beside `target`, on the same file system, that does not exist yet.
-    """
-    made = [parent for parent in (target.parent, target.parent.parent) if not parent.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staged = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-    try:
-        yield staged
-        for path in [*staged.rglob("*"), staged]:
-            _to_disk(path)
-        if target.is_dir():
-            shutil.rmtree(target)
-        staged.replace(target)
-        for folder in {target.parent, *(parent.parent for parent in made)}:
-            _to_disk(folder)
-    finally:
-        if staged.is_dir():
-            shutil.rmtree(staged, ignore_errors=True)
-        else:
-            staged.unlink(missing_ok=True)
-        for parent in made:  # after a failure these are empty; after a success rmdir refuses
-            with suppress(OSError):
-                parent.rmdir()
-
-
-def _to_disk(path: Path) -> None:
-    """Wait for the disk: after a power cut, a file that was renamed before its content arrived would be empty."""
-    is_folder = path.is_dir()
-    if is_folder and os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from review_sentiment.runs.atomic import replace_atomically
 
 
 class AtomicSave:
-    """Makes any one-file dataset of kedro-datasets, on the local file system, write all or nothing."""
+    """Makes any one-file dataset of kedro-datasets write completely or not at all, on the local file system."""
 
     def save(self, data: Any) -> None:
-        """Write `data` as the stock dataset does, but beside its place."""
+        """Write `data` as the stock dataset does, but beside its place, and rename it into place."""
         with replace_atomically(Path(self._get_save_path())) as staged:  # type: ignore[attr-defined]
             stock: Any = copy.copy(self)
             stock._version, stock._filepath = None, PurePosixPath(staged)
@@ -73,11 +26,7 @@ class AtomicSave:
 class FolderDataset(AbstractVersionedDataset[Any, Any]):
     """A dataset that is a folder, complete as soon as it holds its `MARKER` file.
 
-    Args:
-        filepath: The folder, or the parent of its versions.
-        optional: Load None instead of failing where nothing was saved yet.
-        version: Kedro's load and save version.
-        metadata: Left for plugins, Kedro-Viz above all.
+    Where nothing was saved yet, loading an `optional` one gives None instead of failing.
     """
 
     MARKER: ClassVar[str]
@@ -98,11 +47,7 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
         return (Path(path) / self.MARKER).is_file()
 
     def load(self) -> Any:
-        """Read the newest complete version, or the one asked for; None if there is none and it is optional.
-
-        Raises:
-            DatasetError: There is none, or it is incomplete.
-        """
+        """Read the newest complete version, or the one asked for; None if there is none and it is optional."""
         if self._optional and not self.exists():
             return None
         path = Path(self._get_load_path())
@@ -111,7 +56,7 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
         return self._read(path)
 
     def save(self, data: Any) -> None:
-        """Write a version, all or nothing."""
+        """Write a version, completely or not at all."""
         with replace_atomically(Path(self._get_save_path())) as staged:
             staged.mkdir()
             self._write(data, staged)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training that is under way: all that it needs to go on after a crash as if nothing had happened."""
+"""Checkpoints of a training in progress: all that it needs to go on after a crash as if nothing had happened."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError, Version
 
-from review_sentiment.datasets.atomic import replace_atomically
 from review_sentiment.errors import UserError
-from review_sentiment.runs.locks import FolderLock
+from review_sentiment.runs.atomic import replace_atomically
+from review_sentiment.runs.locks import PathLock, is_held
 
 if TYPE_CHECKING:
     import torch
@@ -21,21 +21,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TENSORS, _VALUES, _SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
-# Of each run; the one before the newest serves if the newest turns out to be damaged.
+# Checkpoints of each run; the one before the newest is used if the newest is damaged.
 _KEPT = 2
-# Stands in the JSON for a tensor, which lies in the other file.
+# In the JSON, the place of a tensor, which is in the other file.
 _TENSOR = "$tensor"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training at the end of one step.
-
-    Attributes:
-        run: The run that made it.
-        step: Optimizer steps done.
-        state: Whatever the training said it must know: JSON's types and tensors, nested.
-    """
+    """A training's state after an optimizer step: JSON's types and tensors, nested; `run` made it."""
 
     run: str
     step: int
@@ -43,25 +37,25 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Saves and finds checkpoints; they are no version of anything, and go when their training is complete.
+    """Saves and finds checkpoints, which are no versioned data: they go when their training is complete.
 
     Args:
-        folder: Of all checkpoints, one folder a run in it.
-        run: The run that is under way.
+        folder: Holds one folder for each run.
+        run: The run in progress.
         resume: The run to go on with, or the beginning of its name; True for the newest unfinished one; False for none.
     """
 
     def __init__(self, folder: Path, run: str | None, resume: bool | str) -> None:
         self.resumed: list[dict[str, Any]] = []
         self._folder, self._run, self._resume = folder, run, resume
-        self._locks: list[FolderLock] = []
+        self._locks: list[PathLock] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process on this machine needs to save and read too; locks stay with the one that took them."""
+        """What another process on this machine needs to save and read too; locks stay in the process that took them."""
         return {**self.__dict__, "_folder": self._folder.absolute(), "_locks": []}
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint of this run, all or nothing, and delete all but the newest two.
+        """Write a checkpoint of this run, completely or not at all, and delete all but its newest two.
 
         Args:
             step: Optimizer steps done.
@@ -84,35 +78,32 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest_step(self) -> int | None:
-        """The step that this run could be resumed from, its own or the one it went on from; None if there is none."""
+        """The step that this run could be resumed from: its own newest, or the one it was resumed from; else None."""
         steps = _steps(self._folder / str(self._run))
         if steps:
             return _number(steps[-1])
         return self.resumed[-1]["step"] if self.resumed else None
 
     def unfinished(self) -> list[str]:
-        """Runs that have checkpoints and that no other process is at, oldest first."""
-        return [run for run in self._runs() if not FolderLock(self._folder / run).is_held()]
+        """Runs that have checkpoints and are not in progress, oldest first."""
+        return [run for run in self._runs() if not is_held(self._folder / run)]
 
     def _runs(self) -> list[str]:
         runs = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         return [run.name for run in runs if _steps(run)]
 
     def run_to_resume(self) -> str | None:
-        """The run that was asked for.
-
-        Returns:
-            None if none was asked for.
+        """The run that was asked for; None if none was.
 
         Raises:
             UserError: There is none, or its name could be several.
         """
         if self._resume is False:
             return None
-        anew = "without `resume` training starts anew"
+        otherwise = "without `resume` training starts over"
         runs = self.unfinished() if self._resume is True else self._runs()
         if not runs:
-            raise UserError(f"there is no checkpoint to resume from in {self._folder}: {anew}")
+            raise UserError(f"there is no checkpoint to resume from in {self._folder}: {otherwise}")
         if self._resume is True:
             return runs[-1]
         found = [run for run in runs if run.startswith(self._resume)]
@@ -120,16 +111,18 @@ class Checkpoints:
             return found[0]
         if found:
             raise UserError(f"resume={self._resume} could be {len(found)} runs ({', '.join(found)}): write more of it")
-        raise UserError(f"the run '{self._resume}' has no checkpoint ({', '.join(runs)} have): name one, or {anew}")
+        raise UserError(
+            f"the run '{self._resume}' has no checkpoint ({', '.join(runs)} have): name one, or {otherwise}"
+        )
 
     def to_resume(self) -> Checkpoint | None:
-        """Read the newest whole checkpoint of the run that was asked for, and keep other processes from it.
+        """Read the newest undamaged checkpoint of the run that was asked for, and keep other processes from it.
 
         Returns:
             None if none was asked for.
 
         Raises:
-            UserError: There is none, all are damaged, or another process is at it.
+            UserError: There is none, all are damaged, or another process uses it.
         """
         run = self.run_to_resume()
         if run is None:
@@ -137,18 +130,18 @@ class Checkpoints:
         folder = self._folder / run
         if not self._hold(folder):
             raise UserError(f"the run {run} is still going on, or is being resumed: wait for it, or name another run")
-        checkpoint = self._newest_whole(run)
+        checkpoint = self._newest_undamaged(run)
         if checkpoint is not None:
             return checkpoint
         raise UserError(
-            f"no checkpoint of the run {run} is whole: delete {folder}; without `resume` training starts anew"
+            f"all checkpoints of the run {run} are damaged: delete {folder}; without `resume` training starts over"
         )
 
     def to_restart(self) -> Checkpoint | None:
-        """Read the newest whole checkpoint that this run made itself; None if there is none."""
-        return self._newest_whole(str(self._run))
+        """Read the newest undamaged checkpoint that this run made itself; None if there is none."""
+        return self._newest_undamaged(str(self._run))
 
-    def _newest_whole(self, run: str) -> Checkpoint | None:
+    def _newest_undamaged(self, run: str) -> Checkpoint | None:
         for step in reversed(_steps(self._folder / run)):
             state = _read(step)
             if state is not None:
@@ -158,30 +151,26 @@ class Checkpoints:
         return None
 
     def delete(self) -> None:
-        """Delete the checkpoints of this run, and of those that it went on with."""
+        """Delete the checkpoints of this run, and of those that it was resumed from."""
         self.release()
         for run in [self._run, *(resumed["run"] for resumed in self.resumed)]:
             shutil.rmtree(self._folder / str(run), ignore_errors=True)
 
     def release(self) -> None:
-        """Let other processes have the runs that this one worked on."""
+        """Let other processes resume the runs that this one worked on."""
         while self._locks:
             self._locks.pop().release()
 
     def _hold(self, run: Path) -> bool:
-        lock = FolderLock(run)
+        lock = PathLock(run)
         self._locks.append(lock)
         return lock.take(wait=False)
 
 
 class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints]):
-    """Gives the checkpoints' keeper to the training, which saves many times while its node runs.
+    """Gives the training its `Checkpoints`, since it saves many times while its node runs.
 
-    Args:
-        filepath: The folder of all checkpoints.
-        resume: As `Checkpoints` takes it.
-        version: Kedro's save version, which is the name of the run.
-        metadata: Left for plugins, Kedro-Viz above all.
+    `resume` is as `Checkpoints` takes it; the version that Kedro would save is the name of the run.
     """
 
     def __init__(
@@ -219,7 +208,7 @@ def _number(step: Path) -> int:
 
 
 def _sums(folder: Path) -> str:
-    """What `sha256sum` writes, so that it can also check it."""
+    """What `sha256sum` writes, so that it can check the files too."""
     lines = []
     for name in (_VALUES, _TENSORS):
         with (folder / name).open("rb") as stream:
@@ -241,7 +230,7 @@ def _read(step: Path) -> dict[str, Any] | None:
 
 
 def _without_tensors(value: Any, name: str, tensors: dict[str, "torch.Tensor"]) -> Any:
-    """Move the tensors of a nested value into a flat table, and leave their names in their places."""
+    """Move the tensors of a nested value into a flat table, and put their names in their places."""
     import torch
 
     if isinstance(value, torch.Tensor):

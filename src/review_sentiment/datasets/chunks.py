@@ -7,8 +7,8 @@ from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import TablePreview
 
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
-from review_sentiment.datasets.atomic import replace_atomically
 from review_sentiment.datasets.files import preview_of
+from review_sentiment.runs.atomic import replace_atomically
 
 
 class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]):

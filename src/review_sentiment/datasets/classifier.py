@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from review_sentiment.datasets.atomic import FolderDataset
 from review_sentiment.datasets.paths import sha256_of
+from review_sentiment.runs.former_names import with_current_names
 
 if TYPE_CHECKING:
     from review_sentiment.model.encoder import Classifier
@@ -33,7 +34,7 @@ class ClassifierDataset(FolderDataset):
                 path, local_files_only=True, use_safetensors=True, trust_remote_code=False
             ).eval(),
             tokenizer=AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False),
-            settings=json.loads((path / _SETTINGS).read_text("utf-8")),
+            settings=with_current_names("classifier", json.loads((path / _SETTINGS).read_text("utf-8"))),
             weights_sha256=sha256_of(sorted(path.glob("*.safetensors"))),
         )
 

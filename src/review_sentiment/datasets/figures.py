@@ -1,4 +1,4 @@
-"""The stock Plotly dataset, writing all or nothing; apart from `files`, so that only figures load Plotly."""
+"""The stock Plotly dataset with atomic saves; not in `files`, so that only figures load Plotly."""
 
 from kedro_datasets.plotly import JSONDataset as StockPlotlyDataset
 

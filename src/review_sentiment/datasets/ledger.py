@@ -1,5 +1,6 @@
 """The ledger of all runs: a folder to which each run adds a small file, so that runs never get in each other's way."""
 
+import json
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -8,7 +9,8 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from review_sentiment.datasets.atomic import replace_atomically
+from review_sentiment.runs.atomic import replace_atomically
+from review_sentiment.runs.former_names import former_names, with_current_names
 from review_sentiment.runs.table import with_changes
 
 _TEXT = ("run", "classifier_run", "env", "reviews", "encoder", "data_hash", "commit")
@@ -19,29 +21,21 @@ _NUMBERS = (
 
 
 class LedgerDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
-    """One Parquet file a row; saving adds files and rewrites none, loading gives all rows as one table.
-
-    Args:
-        filepath: The folder.
-        metadata: Left for plugins, Kedro-Viz above all.
-    """
+    """One Parquet file a row; saving adds files and rewrites none, loading gives all rows as one table."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.metadata = metadata
         self._filepath = filepath
 
     def load(self) -> pd.DataFrame:
-        """Read all rows.
-
-        Returns:
-            Rows sorted by `run`, with `changed`: what differs from the row before. No rows before the first run.
-        """
+        """Read all rows, sorted by `run`, with `changed`: what differs from the row before. No rows before a run."""
         import pyarrow as pa
         from pyarrow import dataset
 
-        # A column that older rows lack is empty in them.
+        former = former_names("run_ledger")
+        # A column that some rows lack is empty in them.
         fields = [
-            *((name, pa.string()) for name in _TEXT),
+            *((name, pa.string()) for name in (*_TEXT, *former)),
             ("dirty", pa.bool_()),
             *((name, pa.int64() if name == "test_rows" else pa.float64()) for name in _NUMBERS),
             ("ready", pa.bool_()),
@@ -49,15 +43,14 @@ class LedgerDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         ]
         files = [str(path) for path in Path(self._filepath).glob("[!.]*.parquet")]
         schema = pa.schema(fields)
-        table = dataset.dataset(files, schema=schema).to_table() if files else schema.empty_table()
-        return with_changes(table.to_pandas().sort_values("run", kind="stable").reset_index(drop=True))
+        table = (dataset.dataset(files, schema=schema).to_table() if files else schema.empty_table()).to_pandas()
+        for old, new in former.items():
+            table[new] = table[new].fillna(table.pop(old))
+        table["parameters"] = table["parameters"].map(_with_current_names)
+        return with_changes(table.sort_values("run", kind="stable").reset_index(drop=True))
 
     def save(self, data: pd.DataFrame) -> None:
-        """Add rows, each as a file of its own.
-
-        Args:
-            data: Rows of new runs.
-        """
+        """Add rows of new runs, each as a file of its own."""
         for position in range(len(data)):
             row = data.iloc[[position]].reset_index(drop=True)
             # The random end keeps two runs that start in the same millisecond apart.
@@ -75,3 +68,7 @@ class LedgerDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}
+
+
+def _with_current_names(parameters: str) -> str:
+    return json.dumps(with_current_names("parameters", json.loads(parameters)), ensure_ascii=False)

@@ -8,7 +8,7 @@ from uuid import uuid4
 from kedro.io import AbstractDataset, DatasetError
 
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
-from review_sentiment.datasets.atomic import replace_atomically
+from review_sentiment.runs.atomic import replace_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,9 +10,10 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import HTMLPreview
 from kedro_datasets.text import TextDataset as StockTextDataset
 
-from review_sentiment.datasets.atomic import AtomicSave, replace_atomically
+from review_sentiment.datasets.atomic import AtomicSave
 from review_sentiment.datasets.classifier import ClassifierDataset
 from review_sentiment.datasets.paths import show_path
+from review_sentiment.runs.atomic import replace_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +25,11 @@ class ReportDataset(AtomicSave, StockTextDataset):
     """A page of HTML that a browser opens from disk."""
 
     def place(self) -> str:
-        """Where this run's page is, or the newest one's."""
+        """The path of this run's page, or of the newest one."""
         return show_path(Path(self._get_load_path()))
 
     def preview(self) -> HTMLPreview:
-        """Say in Kedro-Viz what the page is and where; the page itself has scripts, which Kedro-Viz takes out."""
+        """Show the verdict and the page's path in Kedro-Viz, which removes the scripts that the page needs."""
         path = Path(self._get_load_path())
         with path.open(encoding="utf-8") as page:
             found = _DESCRIPTION.search(page.read(10_000))
@@ -41,27 +42,15 @@ class ReportDataset(AtomicSave, StockTextDataset):
 
 
 class ModelCardDataset(AbstractDataset[dict[str, Any], dict[str, Any]]):
-    """`README.md` in a version of the classifier's folder.
-
-    Args:
-        filepath: The parent of the classifier's versions.
-        metadata: Left for plugins, Kedro-Viz above all.
-    """
+    """`README.md` in a version of the classifier's folder; `filepath` is the parent of its versions."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.metadata = metadata
         self._filepath = Path(filepath)
 
-    def _card(self, run: str) -> Path:
-        return self._filepath / run / self._filepath.name / "README.md"
-
     def save(self, data: dict[str, Any]) -> None:
-        """Write the card, unless that version is gone.
-
-        Args:
-            data: `classifier_run` and `text`.
-        """
-        card = self._card(str(data["classifier_run"]))
+        """Write `text` as the card of the version `classifier_run`, unless that version is gone."""
+        card = self._filepath / str(data["classifier_run"]) / self._filepath.name / "README.md"
         # A folder that only held a card would be taken for a version of the classifier.
         if not (card.parent / ClassifierDataset.MARKER).is_file():
             logger.warning("No model card: the classifier of run %s is not on disk", data["classifier_run"])
@@ -70,11 +59,7 @@ class ModelCardDataset(AbstractDataset[dict[str, Any], dict[str, Any]]):
             staged.write_text(data["text"], "utf-8")
 
     def load(self) -> dict[str, Any]:
-        """Read the newest card.
-
-        Returns:
-            `classifier_run` and `text`; None and empty if there is no card.
-        """
+        """Read the newest card: `classifier_run` and `text`; None and empty if there is none."""
         cards = sorted(self._filepath.glob(f"*/{self._filepath.name}/README.md"))
         if not cards:
             return {"classifier_run": None, "text": ""}

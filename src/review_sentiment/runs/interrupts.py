@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they end a run in good order, at a moment of its choice if that comes soon."""
+"""Ctrl-C and SIGTERM end a run in good order; training may delay them until a checkpoint is written."""
 
 import signal
 import threading
@@ -11,12 +11,7 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user or the system asked the run to end; no `Exception`, so that nothing on the way takes it for a failure.
-
-    Args:
-        number: The signal.
-        hint: How to go on, for the user.
-    """
+    """The user or the system asked the run to end; not an `Exception`, so that nothing takes it for a failure."""
 
     def __init__(self, number: int, hint: str = "") -> None:
         self.number = number
@@ -24,13 +19,13 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What the shell expects of a process that a signal ended."""
+        """What a shell expects of a process that a signal ended."""
         return 128 + self.number
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # no other may handle signals
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
         yield
         return
     before = {number: signal.signal(number, handler) for number in _NAMES}
@@ -43,7 +38,7 @@ def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 @contextmanager
 def interrupts_raised() -> Iterator[None]:
-    """Let both signals raise `Interrupted`, for a while."""
+    """Let both signals raise `Interrupted` in the block."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -53,11 +48,7 @@ def interrupts_raised() -> Iterator[None]:
 
 
 class Pending:
-    """A signal that waits for a good moment.
-
-    Args:
-        may_wait: Whether one comes soon enough, asked when the signal comes.
-    """
+    """A signal that waits for a better moment, as `number`; `may_wait` is asked whether one comes soon enough."""
 
     def __init__(self, may_wait: Callable[[], bool]) -> None:
         self.number: int | None = None
@@ -65,10 +56,10 @@ class Pending:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Let a signal wait, for a while; the second one does not, nor one that would wait too long."""
+        """Let a first signal wait in the block; a second one does not, nor one that would wait too long."""
         with _handled(self._handle):
             yield
-        if self.number is not None:  # the good moment did not come any more
+        if self.number is not None:  # the better moment never came
             raise Interrupted(self.number)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:

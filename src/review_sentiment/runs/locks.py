@@ -1,8 +1,10 @@
-"""Locks between the processes that work in one project; a process that dies, however, lets go of its own."""
+"""Locks between the processes that work in one project; the system releases those of a process that dies."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 try:
@@ -11,62 +13,63 @@ except ImportError:  # Windows; there runs that start in the same millisecond, o
     fcntl = None  # type: ignore[assignment]
 
 
-class FolderLock:
-    """Holds a folder against other processes, and other holders in this one; nothing is written.
+class PathLock:
+    """Holds an existing file or folder against other processes and other holders in this one; nothing is written."""
 
-    Args:
-        folder: It exists.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._descriptor: int | None = None
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._close: Callable[[], object] | None = None
 
     def take(self, wait: bool) -> bool:
-        """Try to hold the folder.
-
-        Args:
-            wait: Until whoever holds it lets go.
-
-        Returns:
-            False if another holds it.
-        """
-        if fcntl is None or self._descriptor is not None:
+        """Try to hold the path, or wait for its holder to let go; False if another holds it."""
+        if fcntl is None or self._close is not None:
             return True
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        except OSError:  # a file system that knows no locks
-            os.close(descriptor)
+        descriptor = os.open(self._path, os.O_RDONLY if self._path.is_dir() else os.O_RDWR)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                if is_held(self._path):
+                    os.close(descriptor)
+                    return False
+                time.sleep(0.001)  # another process only tested the lock
+                continue
+            except OSError:  # a file system without locks
+                os.close(descriptor)
+                return True
+            self._close = weakref.finalize(self, os.close, descriptor)
             return True
-        self._descriptor = descriptor
-        return True
-
-    def is_held(self) -> bool:
-        """Whether another holds the folder."""
-        free = self.take(wait=False)
-        self.release()
-        return not free
 
     def release(self) -> None:
-        """Let go of the folder, if it is held."""
-        if self._descriptor is not None:
-            with suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = None
+        """Let go of the path, if it is held."""
+        if self._close is not None:
+            self._close()
+            self._close = None
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether somebody holds a path; None where the system can't say.
+
+    The test takes a shared lock: two processes that test at the same time don't take each other for a holder.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager
-def folder_held(folder: Path) -> Iterator[None]:
-    """Hold a folder for a block, and wait for whoever holds it.
-
-    Args:
-        folder: It exists.
-    """
-    lock = FolderLock(folder)
+def path_held(path: Path) -> Iterator[None]:
+    """Hold a path for a block, and wait for its holder."""
+    lock = PathLock(path)
     lock.take(wait=True)
     try:
         yield

@@ -1,6 +1,7 @@
-"""What a run ran on: enough to know it again, and to repeat it."""
+"""What a run ran on: enough to identify it, and to repeat it."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -16,26 +17,21 @@ import pandas as pd
 import review_sentiment
 from review_sentiment.addresses import redact_values
 from review_sentiment.chunks import CHUNK_ROWS
+from review_sentiment.params import flatten
 from review_sentiment.text import names_of_keys, row_keys
 
 _LIBRARIES = (
     "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
     "tokenizers", "torch", "transformers",
 )  # fmt: skip
+# Kedro's options that leave out nodes.
 SELECTION = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
+# Blocks that decide what data engineering and modeling make; a report, a gate or a scoring can change without it.
+SHAPES_TRAINING = ("data", "subset", "tokenize", "training", "baseline", "train_split", "test_split", "encoder")
 
 
 def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a run before it starts.
-
-    Args:
-        run_params: Kedro's record of the run.
-        parameters: Effective parameters.
-
-    Returns:
-        `run` (version), `env`, `pipelines`, `selection` (options that leave out nodes, by Kedro's name),
-        `command_parameters` (what `--params` said, by dotted name), `parameters`, `libraries` and `machine`.
-    """
+    """What is known of a run before it starts, from Kedro's record of it and the effective parameters."""
     return {
         "run": run_params["run_id"],
         "env": run_params["env"] or "base",
@@ -48,34 +44,8 @@ def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -
     }
 
 
-def flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn nested parameters into one level with dotted names, as `--params` takes them.
-
-    Args:
-        parameters: Nested by block.
-
-    Returns:
-        Values by dotted name; lists stay values.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{inner}": item for inner, item in flatten(value).items()}
-        else:
-            flat[name] = value
-    return flat
-
-
 def join_manifests(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Put together what two processes say of the same run.
-
-    Args:
-        before: The manifest as it is.
-        now: What the process that ended last says.
-
-    Returns:
-        One manifest: all that either did, and how the last one ended.
-    """
+    """One manifest of a run that two processes made parts of: all that either did, and how the last one ended."""
     found = {"data_hash", "encoder_sha256", "compute", "recipe_sha256"} & {*before, *now}
     selections = [manifest["selection"] for manifest in (before, now)]
     return {
@@ -95,13 +65,10 @@ def join_manifests(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
 
 
 def data_hash(reviews: Iterable[pd.DataFrame]) -> str:
-    """Know a set of reviews again, in whatever order.
+    """Identify a set of reviews, in whatever order, by 32 hexadecimal digits.
 
     Args:
         reviews: All usable reviews, in chunks with `row_id`, a hash of the text, and `label`, a class name.
-
-    Returns:
-        32 hexadecimal digits.
     """
     keys, codes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
     names: dict[str, int] = {}
@@ -118,8 +85,26 @@ def data_hash(reviews: Iterable[pd.DataFrame]) -> str:
     return digest.hexdigest()
 
 
+def recipe_sha256(contents: Iterable[str | None], parameters: Mapping[str, Any]) -> str | None:
+    """Identify all that decides what a run of data engineering and modeling makes.
+
+    Args:
+        contents: Hashes of the reviews and of the encoder; None for one that can change unseen, as on the hub.
+        parameters: Effective ones.
+
+    Returns:
+        64 hexadecimal digits; None if a hash is None.
+    """
+    contents = list(contents)
+    if None in contents:
+        return None
+    shaping = {name: parameters[name] for name in SHAPES_TRAINING}
+    parts = [*contents, shaping, source_sha256(), library_versions()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 def source_sha256() -> str:
-    """Hash of this package's source, so that code is known also outside git, or with changes on top of a commit."""
+    """Hash of this package's source, which identifies the code outside git, and with uncommitted changes."""
     package = Path(review_sentiment.__file__).parent
     digest = hashlib.sha256()
     for file in sorted([*package.rglob("*.py"), *package.rglob("*.j2")]):
@@ -152,11 +137,8 @@ def _cpu_name() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """The code's `commit`, and whether tracked files were changed since (`dirty`); None for what git can't say.
-
-    Args:
-        folder: The project's folder; an installed package may run in a repository that knows nothing of it.
-    """
+    """The code's `commit`, and whether tracked files were changed since (`dirty`); None for what git can't say."""
+    # An installed package may run in a repository of something else.
     ours = _git(folder, "ls-files", "--error-unmatch", review_sentiment.__file__)
     commit = _git(folder, "rev-parse", "HEAD") if ours else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")

@@ -13,27 +13,27 @@ from kedro.io.core import generate_timestamp
 from review_sentiment.errors import UserError
 from review_sentiment.runs.files import is_run_name
 from review_sentiment.runs.interrupts import interrupts_raised
-from review_sentiment.runs.locks import folder_held
+from review_sentiment.runs.locks import path_held
 
-# Says which run a process belongs to, where an orchestrator runs each pipeline of one run in a process of its own.
+# Names the run of a process, where an orchestrator runs each pipeline of one run in a process of its own.
 _GIVEN = "REVIEW_SENTIMENT_RUN"
 
 
 class _Started:
-    """What Kedro told its hooks when a run started."""
+    """Keeps what Kedro passed to the hooks when a run started."""
 
     def __init__(self) -> None:
-        self.told: dict[str, Any] = {}
+        self.arguments: dict[str, Any] = {}
 
     @hook_impl
     def before_pipeline_run(self, run_params: Any, pipeline: Any, catalog: Any) -> None:
-        self.told = {"run_params": run_params, "pipeline": pipeline, "catalog": catalog}
+        self.arguments = {"run_params": run_params, "pipeline": pipeline, "catalog": catalog}
 
 
-def _reads_no_other_run(record: logging.LogRecord) -> bool:
+def _is_no_advice(record: logging.LogRecord) -> bool:
     """Leave out Kedro's advice to go on with `--from-nodes` after a failure.
 
-    What these nodes read would be that of the newest run, which may be another one by then; `resume` knows its own.
+    These nodes would read the newest run, which may be another one by then; `resume` finds the right one.
     """
     return "--from-nodes" not in str(record.msg)
 
@@ -43,32 +43,28 @@ class RunSession(KedroSession):
 
     def __init__(self, session_id: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(session_id, *args, **kwargs)
-        self.session_id = given_run() or _own_version(self._project_path)
+        self.session_id = given_run() or _unique_version(self._project_path)
         self._started = _Started()
         self._hook_manager.register(self._started)
         for handler in logging.getLogger("kedro").handlers:
-            handler.addFilter(_reads_no_other_run)
+            handler.addFilter(_is_no_advice)
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Run as Kedro does, and let an interrupt end the run like a failure: with a manifest that says so.
-
-        Raises:
-            Interrupted: By Ctrl-C or SIGTERM.
-        """
+        """Run as Kedro does; Ctrl-C and SIGTERM raise `Interrupted`, and leave a manifest as a failure does."""
         with interrupts_raised():
             try:
                 return super().run(*args, **kwargs)
-            except KeyboardInterrupt as error:  # Kedro tells its hooks of an `Exception` only
-                if self._started.told:
-                    self._hook_manager.hook.on_pipeline_error(error=error, **self._started.told)
+            except KeyboardInterrupt as error:  # Kedro calls its hooks only for an `Exception`
+                if self._started.arguments:
+                    self._hook_manager.hook.on_pipeline_error(error=error, **self._started.arguments)
                 raise
 
 
 def given_run() -> str | None:
-    """The run that this process makes a part of, if somebody says so.
+    """The run that this process makes a part of, if the environment names one.
 
     Raises:
-        UserError: It is no name that a run can have.
+        UserError: No run can have that name.
     """
     given = os.environ.get(_GIVEN)
     if given and not is_run_name(given):
@@ -76,9 +72,9 @@ def given_run() -> str | None:
     return given
 
 
-def _own_version(project: Path) -> str:
-    """The time as Kedro writes it, which is a run's version; in one project no two are given the same."""
-    with folder_held(project):
+def _unique_version(project: Path) -> str:
+    """The time as Kedro writes it; no two runs of a project are given the same."""
+    with path_held(project):
         version = generate_timestamp()
-        time.sleep(0.001)  # the next one who asks is in another millisecond
+        time.sleep(0.001)  # the next run that asks gets another millisecond
     return version

@@ -1,4 +1,4 @@
-"""The table of all runs: what each changed, which counts for a classifier, and which is the one to beat."""
+"""The table of all runs: what each changed, which report counts for a classifier, and the best run before another."""
 
 import json
 from collections.abc import Mapping
@@ -9,14 +9,10 @@ import pandas as pd
 
 
 def changed_parameters(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Parameters that two runs do not share.
-
-    Args:
-        before: Values by dotted name.
-        after: The same of the other run.
+    """Parameters that differ between two runs, from values by dotted name.
 
     Returns:
-        Name, value before, value after, as YAML writes them; `-` where a run's code did not know the parameter yet.
+        Name, value before, value after, as YAML writes them; `-` where a run's code did not know the parameter.
     """
     names = [*before, *(name for name in after if name not in before)]
     shown = [(name, _show(before, name), _show(after, name)) for name in names]
@@ -31,18 +27,11 @@ def _show(parameters: Mapping[str, Any], name: str) -> str:
 
 
 def with_changes(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Say of each row which parameters differ from the row before.
-
-    Args:
-        ledger: Rows in their order, with `parameters` as JSON of the values by dotted name.
-
-    Returns:
-        The rows with the column `changed`, such as `training.epochs 4 → 2, encoder minilm → bert`; empty for the first.
-    """
+    """Add the column `changed`: the parameters that differ from the row before, as `training.epochs 4 → 2`."""
     parameters = [json.loads(text) for text in ledger["parameters"]]
     texts = [""] * min(1, len(parameters))
     for before, after in pairwise(parameters):
-        # A parameter that the code did not know before is none that somebody changed.
+        # A parameter that is new in the code was not changed by anybody.
         both = {name: value for name, value in before.items() if name in after}
         rows = changed_parameters(both, {name: after[name] for name in both})
         texts.append(", ".join(f"{name} {old} → {new}" for name, old, new in rows))
@@ -50,27 +39,15 @@ def with_changes(ledger: pd.DataFrame) -> pd.DataFrame:
 
 
 def newest_reports(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Keep one row for each classifier: the newest report on it.
-
-    Args:
-        ledger: All rows.
-
-    Returns:
-        Rows in the order in which the classifiers were trained, with `changed` against the classifier before.
-    """
+    """Keep the newest report on each classifier, in the order in which the classifiers were trained."""
     newest = ledger.sort_values("run", kind="stable").drop_duplicates("classifier_run", keep="last")
     return with_changes(newest.sort_values("classifier_run", kind="stable").reset_index(drop=True))
 
 
 def best_before(reports: pd.DataFrame, position: int) -> int:
-    """Find the run to beat: the most accurate before a run, on the same data where there is one.
+    """Position of the most accurate run before the one at `position` (above 0), on the same data where there is one.
 
-    Args:
-        reports: One row a classifier, oldest first.
-        position: Of the run that is judged, above 0.
-
-    Returns:
-        The position of the best; the newer one of equals.
+    The newest of several equals.
     """
     run, earlier = reports.iloc[position], reports.iloc[:position]
     alike = earlier[(earlier["data_hash"] == run["data_hash"]) & (earlier["test_rows"] == run["test_rows"])]

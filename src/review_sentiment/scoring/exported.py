@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from review_sentiment.errors import UserError
 from review_sentiment.model.padding import Batch, compute_by_length
 from review_sentiment.model.tokens import EncoderTokenizer
 from review_sentiment.runs.manifest import machine
-
-if TYPE_CHECKING:
-    from review_sentiment.scoring.scorer import Forward
 
 Backend = Literal["torch", "onnx", "onnx_int8"]
 OnnxBackend = Literal["onnx", "onnx_int8"]
@@ -66,7 +63,7 @@ class ExportedClassifier:
         model = self.models[backend]
         return model if isinstance(model, bytes) else model.read_bytes()
 
-    def forward(self, backend: OnnxBackend, batch_size: int) -> "Forward":
+    def forward(self, backend: OnnxBackend, batch_size: int) -> "OnnxForward":
         """Make it ready to score.
 
         Args:

@@ -1,12 +1,13 @@
-"""The order of training rows: batches of similar length, in random order."""
+"""The batches of a training: how long reviews may be at each step, and batches of similar length in random order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch.utils.data import BatchSampler, Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from review_sentiment.model.encoder import collate
 from review_sentiment.model.tokens import special_tokens, truncate
 from review_sentiment.params import TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.plan import TrainingPlan
@@ -18,63 +19,90 @@ if TYPE_CHECKING:
 # Rows are sorted by length within chunks of this many batches: enough to leave little padding, few enough that rows
 # meet others from epoch to epoch.
 _CHUNK_BATCHES = 25
+_IGNORED = -100  # a label that cross entropy and the Trainer's count of rows leave out
 
 
-class ReadLength(TrainerCallback):
-    """How much of a review is read: less before the last epoch.
+class MaxLength:
+    """Most tokens of a training review: fewer in the epochs before the last.
 
-    What an early epoch teaches can be learned from less, in half the time, and a whole review is new to the last one.
+    What an early epoch teaches can be learned from less text in half the time, and the last epoch sees whole reviews.
 
     Args:
-        early_max_tokens: Most tokens of a review before the last epoch, special ones included; None for all.
-        tokenize: The block `tokenize`: how much the last epoch reads, and which part of a longer review is kept.
+        early_max_tokens: Before the last epoch, special tokens included; None for no less than in the last.
+        tokenize: The block `tokenize`: the length of the last epoch, and which part of a longer review is kept.
         tokenizer: What made the tokens.
 
     Source: Devlin et al. 2019, arXiv 1810.04805, section A.2 (long sequences only at the end of a training); Li et al.
     2022, arXiv 2108.06084 (sequence length warm-up).
     """
 
-    _plan: TrainingPlan
-
     def __init__(self, early_max_tokens: int | None, tokenize: TokenizeParams, tokenizer: "Tokenizer") -> None:
-        self._all, self._tokenize = tokenize.max_tokens, tokenize
-        self.early = min(early_max_tokens or self._all, self._all)
+        self.full, self._tokenize = tokenize.max_tokens, tokenize
+        self.early = min(early_max_tokens or self.full, self.full)
         self._prefix, self._suffix = map(len, special_tokens(tokenizer))
-        self.now = self._all
 
-    def follow(self, plan: TrainingPlan) -> None:
-        """Learn which epoch is the last."""
-        self._plan = plan
+    def at(self, step: int, plan: TrainingPlan) -> int:
+        """Most tokens in the step after `step`."""
+        return self.early if step < plan.early_steps else self.full
 
-    def of_epoch(self, epoch: int) -> int:
-        """Most tokens of a review in an epoch; the first is 0."""
-        is_early = epoch * self._plan.steps_per_epoch < self._plan.early_steps
-        return self.early if is_early else self._all
+    def of_epoch(self, epoch: int, plan: TrainingPlan) -> int:
+        """Most tokens in any step of an epoch; the first is 0."""
+        return self.at((epoch + 1) * plan.steps_per_epoch - 1, plan)
 
     def early_cost(self, lengths: Sequence[int]) -> float:
-        """Tokens of an early epoch, as a share of the last one's.
-
-        Args:
-            lengths: Tokens of each training row.
-        """
+        """Tokens of an early epoch, as a share of the last one's, for training rows of these lengths."""
         return float(np.minimum(lengths, self.early).sum() / np.sum(lengths))
 
     def cut(self, ids: Sequence[int], max_tokens: int) -> list[int]:
-        """Shorten a tokenized review, as if it had been tokenized so.
-
-        Args:
-            ids: Its token ids, with special ones.
-            max_tokens: Most that are kept, special ones included.
-        """
+        """Shorten the token ids of a review, special ones included, as if it had been tokenized to this length."""
         if len(ids) <= max_tokens:
             return list(ids)
         end = len(ids) - self._suffix
         budget = max_tokens - self._prefix - self._suffix
         return [*ids[: self._prefix], *truncate(ids[self._prefix : end], budget, self._tokenize), *ids[end:]]
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Read as much as this epoch does."""
-        self.now = self.of_epoch(state.global_step // self._plan.steps_per_epoch)
+
+class Batches:
+    """Makes the model's inputs of tokenized rows, at the length that a step asks for.
+
+    Args:
+        max_length: How long reviews may be.
+        pad_id: The tokenizer's padding id.
+        pads_to_limit: Pad to that length, and not to the longest review of a batch.
+    """
+
+    def __init__(self, max_length: MaxLength, pad_id: int, pads_to_limit: bool) -> None:
+        self.max_length, self._pad_id, self._pads_to_limit = max_length, pad_id, pads_to_limit
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Put rows together, whole: `row_id`, `labels`, and `input_ids` as lists, for `pad` to finish at their step."""
+        # A worker without a share of a batch computes with the others nevertheless, who wait for its gradients.
+        rows = rows or [{"row_id": "", "input_ids": [self._pad_id], "label_id": _IGNORED}]
+        return {
+            "row_id": [row["row_id"] for row in rows if row["row_id"]],
+            "labels": torch.tensor([row["label_id"] for row in rows]),
+            "input_ids": [np.asarray(row["input_ids"]) for row in rows],
+        }
+
+    def pad(self, token_ids: Sequence[Sequence[int]], max_tokens: int) -> dict[str, torch.Tensor]:
+        """Cut and pad rows of token ids: `input_ids` and `attention_mask`, int64, shape (B, T)."""
+        cut = [self.max_length.cut(ids, max_tokens) for ids in token_ids]
+        return collate(cut, self._pad_id, max_tokens if self._pads_to_limit else None)
+
+    def at_full_length(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """A whole batch for the model, with labels."""
+        batch = self.collate(rows)
+        return {**self.pad(batch["input_ids"], self.max_length.full), "labels": batch["labels"]}
+
+
+def mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """The part of the optimizer step's mean loss that these rows are.
+
+    Without it the encoders' own loss is taken, the mean over one forward pass, and transformers (5.24) takes it for a
+    share of the step: with accumulation, or several workers, loss and gradients came out as many times too large.
+    """
+    loss = torch.nn.functional.cross_entropy(outputs.logits, labels, ignore_index=_IGNORED, reduction="sum")
+    return loss / num_items_in_batch
 
 
 class LengthBatches(Sampler[int]):
@@ -86,7 +114,7 @@ class LengthBatches(Sampler[int]):
         lengths: Tokens of each of the N rows.
         batch_size: Rows per block.
         seed: Seed of the order; the epoch is added to it.
-        max_tokens: Gives how many of them an epoch reads at most; None where each reads all.
+        max_tokens: Gives the most tokens that count in an epoch; None where all do.
     """
 
     def __init__(
@@ -117,7 +145,7 @@ class LengthBatches(Sampler[int]):
 
 
 class SharedBatches(Sampler[list[int]]):
-    """One worker's share of each batch; all workers' shares of a batch are what one process would train on.
+    """One worker's share of each batch; all shares of a batch are what one process would train on.
 
     A share can be empty where an epoch's last batch has fewer rows than there are workers.
 

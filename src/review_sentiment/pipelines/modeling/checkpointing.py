@@ -1,4 +1,4 @@
-"""Checkpoints of a training, without pickle: when they are made, what is in them, and how it goes on from one."""
+"""Checkpoints of a training, without pickle: when they are made, what they hold, and how a training resumes."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from review_sentiment.chunks import CHUNK_ROWS
 from review_sentiment.errors import UserError, fault_list
-from review_sentiment.pipelines.modeling.clock import Clock
+from review_sentiment.params import flatten
+from review_sentiment.pipelines.modeling.plan import Clock
 from review_sentiment.runs.interrupts import Interrupted, Pending
-from review_sentiment.runs.manifest import flatten
 
 if TYPE_CHECKING:
     from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints
@@ -32,23 +32,17 @@ _PATIENCE = 5.0
 
 
 class Stateful(Protocol):
-    """Something beside the Trainer that a training must know to go on."""
+    """Something beside the Trainer that a checkpoint keeps."""
 
     def state(self) -> dict[str, Any]:
-        """JSON's types and tensors, nested."""
+        """Its state: JSON types and tensors, nested."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Become what `state` said."""
+        """Take the state that `state` gave."""
 
 
 def identity(tokenized: Mapping[str, Any], encoder_sha256: str, **blocks: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides the result of a training, by dotted name; one that goes on with another must have the same.
-
-    Args:
-        tokenized: Splits `train` and `validation`.
-        encoder_sha256: Hash of the encoder's weights.
-        blocks: Parameters that shape it.
-    """
+    """Everything that decides the result of a training, by dotted name; to resume one, it must be the same."""
     return {
         **flatten(json.loads(json.dumps(blocks))),
         "encoder": encoder_sha256,
@@ -67,14 +61,10 @@ def _rows_hash(rows: Any) -> str:
 
 
 def refuse_another(checkpoint: "Checkpoint", now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a training that was begun otherwise.
-
-    Args:
-        checkpoint: Of that training.
-        now: `identity` of this one.
+    """Refuse to resume a training whose `identity` was another.
 
     Raises:
-        UserError: They differ; the message names all differences.
+        UserError: The message names all differences.
     """
     then = checkpoint.state["identity"]
     faults = [
@@ -86,7 +76,7 @@ def refuse_another(checkpoint: "Checkpoint", now: Mapping[str, Any]) -> None:
         raise UserError(
             fault_list(
                 f"The run {checkpoint.run} can't be resumed with other parameters or data (name the same `--env` and"
-                " `--params` again, or train anew without `resume`)",
+                " `--params` again, or train from the start without `resume`)",
                 faults,
             )
         )
@@ -97,24 +87,20 @@ def _shown(value: Any) -> str:
 
 
 def how_to_go_on(checkpoints: "Checkpoints") -> str:
-    """What the user of a training that ended too soon can do.
-
-    Args:
-        checkpoints: Of that training.
-    """
+    """How to continue a training that was interrupted."""
     step = checkpoints.newest_step()
     if step is None:
-        return "it had no checkpoint, so training must start anew"
-    return f"the same command with resume=true among its --params goes on from step {step}"
+        return "it had no checkpoint, so training must start again"
+    return f"the same command with resume=true among its --params continues from step {step}"
 
 
 class Checkpointing(TrainerCallback):
-    """Makes checkpoints between steps, every few minutes and when the run is interrupted.
+    """Asks for a checkpoint every few minutes and when the run is interrupted, and writes it between two steps.
 
     Args:
         checkpoints: Keeps them.
         parts: By name, everything beside model and Trainer that has a state.
-        begun: What was found out before the first step, and must not be found out again.
+        begun: What was measured before the first step, and must not be measured again.
         clock: Of the run.
         minutes: Between two checkpoints; None for none but that of an interrupt.
     """
@@ -136,7 +122,7 @@ class Checkpointing(TrainerCallback):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let an interrupt wait for a checkpoint, and say how to go on."""
+        """Let an interrupt wait for a checkpoint, and say how to continue."""
         try:
             with self._pending.collected():
                 yield
@@ -174,10 +160,7 @@ class Checkpointing(TrainerCallback):
         control.should_save = control.should_save or self._pending.number is not None
 
     def save(self, trainer: "ResumableTrainer") -> None:
-        """Make a checkpoint, and end the run if it was interrupted.
-
-        Args:
-            trainer: Between two steps.
+        """Write a checkpoint, and end the run if it was interrupted.
 
         Raises:
             Interrupted: The checkpoint was made for it.
@@ -212,7 +195,7 @@ class ResumableTrainer(Trainer):
 
     Args:
         checkpointing: Makes the checkpoints.
-        resumed: State to go on from, as `own_state` gave it; None for a new training.
+        resumed: State to continue from, as `own_state` gave it; None for a new training.
         kwargs: The Trainer's own.
     """
 
@@ -232,7 +215,7 @@ class ResumableTrainer(Trainer):
             self.train(resume_from_checkpoint=folder)
 
     def own_state(self) -> dict[str, Any]:
-        """All that the Trainer, its model and its optimizer must know to go on."""
+        """State of the Trainer, its model and its optimizer."""
         optimizer, scheduler = self.optimizer.state_dict(), self.lr_scheduler.state_dict()
         return {
             "counters": {**asdict(self.state), "stateful_callbacks": {}},
@@ -277,10 +260,6 @@ class ResumableTrainer(Trainer):
 
 
 def trained_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Those that training changes, and buffers, by name; frozen ones are the encoder's, whose hash is checked.
-
-    Args:
-        model: The classifier.
-    """
+    """Weights that training changes, and buffers, by name; frozen ones are the encoder's, whose hash is checked."""
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     return {name: weight for name, weight in model.state_dict().items() if name not in frozen}

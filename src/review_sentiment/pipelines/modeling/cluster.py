@@ -6,7 +6,7 @@ the `Keeper`, an actor on this machine, so that no storage need be shared.
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig
 from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints
 from review_sentiment.errors import UserError
 from review_sentiment.model.encoder import Classifier, Pretrained
-from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
+from review_sentiment.params import TokenizeParams
 from review_sentiment.pipelines.modeling.checkpointing import how_to_go_on
-from review_sentiment.pipelines.modeling.training import train
-from review_sentiment.pipelines.modeling.watch import DivergedError, memory_told
+from review_sentiment.pipelines.modeling.failures import DivergedError, out_of_memory_explained
+from review_sentiment.pipelines.modeling.training import Job, train
 from review_sentiment.pipelines.modeling.workers import Workers
 from review_sentiment.runs.cluster import on_this_machine, place_workers, ray_cluster
 from review_sentiment.runs.interrupts import Interrupted
@@ -159,34 +159,14 @@ class DistantCheckpoints(Checkpoints):
         ray.get(self._keeper.save.remote(step, dict(state)))
 
 
-def train_on_ray(
-    tokenized: Mapping[str, Any],
-    label_names: Sequence[str],
-    pretrained: Pretrained,
-    params: TrainingParams,
-    tokenize: TokenizeParams,
-    diagnosis: DiagnosisParams,
-    checkpoints: Checkpoints,
-) -> tuple[Classifier, pd.DataFrame]:
+def train_on_ray(job: Job, checkpoints: Checkpoints) -> tuple[Classifier, pd.DataFrame]:
     """Let `training.workers` processes of a Ray cluster train together, as `train` does in one.
-
-    Args:
-        tokenized: As `train` takes it.
-        label_names: As `train` takes it.
-        pretrained: As `train` takes it.
-        params: The block `training`.
-        tokenize: The block `tokenize`.
-        diagnosis: The block `diagnosis`.
-        checkpoints: As `train` takes it; it stays on this machine.
-
-    Returns:
-        As `train` does.
 
     Raises:
         UserError: Ray is not installed, the cluster is too small, workers were lost again and again, or as `train`.
         DivergedError: As `train`.
     """
-    resumed = checkpoints.to_resume()
+    resumed, params = checkpoints.to_resume(), job.training
     with (
         ray_cluster(params.workers, "training.executor=local and training.workers=1") as nodes,
         tempfile.TemporaryDirectory() as folder,  # Ray wants one; nothing is kept there
@@ -195,12 +175,12 @@ def train_on_ray(
 
         cpus, use_gpu = place_workers(nodes, params.workers, params.device, "training.workers")
         keeper = ray.remote(Keeper).options(**on_this_machine()).remote(checkpoints, resumed)
-        tables = {name: tokenized[name].data.table for name in ("train", "validation")}
-        job = ray.put((tables, label_names, pretrained, params, tokenize, diagnosis))
+        tables = {name: job.tokenized[name].data.table for name in ("train", "validation")}
+        sent = ray.put(replace(job, tokenized=tables))
         logger.info("Training on Ray, workers: %d, each with %d CPUs%s", params.workers, cpus, " and a GPU" * use_gpu)
         # In this process Ray would take Ctrl-C for itself, and end it without a word.
         fitting = ray.remote(_fit).options(max_retries=0, **on_this_machine())
-        failure = fitting.remote({"job": job, "keeper": keeper}, params.workers, cpus, use_gpu, folder)
+        failure = fitting.remote({"job": sent, "keeper": keeper}, params.workers, cpus, use_gpu, folder)
         try:
             told = _follow(keeper, failure)
         except Interrupted as error:
@@ -211,7 +191,7 @@ def train_on_ray(
                 f" {how_to_go_on(checkpoints)}. The last failure: {ray.get(failure)}"
             )
         outcome, checkpoints.resumed = ray.get(keeper.outcome.remote())
-    return outcome.result(pretrained, tokenize)
+    return outcome.result(job.pretrained, job.tokenize)
 
 
 def _follow(keeper: Any, failure: Any) -> bool:
@@ -258,16 +238,14 @@ def _work(config: Mapping[str, Any]) -> None:
     keeper = config["keeper"]
     if ray.get(keeper.outcome.remote())[0] is not None:  # started anew after the end
         return
-    tables, label_names, pretrained, params, tokenize, diagnosis = ray.get(config["job"])
-    tokenized = {name: Dataset(InMemoryTable(table)) for name, table in tables.items()}
+    job = ray.get(config["job"])
+    job = replace(job, tokenized={name: Dataset(InMemoryTable(table)) for name, table in job.tokenized.items()})
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size())
     _log_to(keeper, workers)
     try:
-        with memory_told(params, tokenize):
-            classifier, history = train(
-                tokenized, label_names, pretrained, params, tokenize, diagnosis, DistantCheckpoints(keeper), workers
-            )
+        with out_of_memory_explained(job.training, job.tokenize):
+            classifier, history = train(job, DistantCheckpoints(keeper), workers)
     except UserError as error:  # the session gives up when it hears of it, for another attempt would fail too
         outcome = Outcome(error=str(error), diverged=isinstance(error, DivergedError))
         ray.get(keeper.tell.remote(outcome.with_classifier(getattr(error, "rescued", None))))

@@ -1,7 +1,7 @@
-"""The start of a new head: the direction of a logistic regression on what the untrained encoder gives it.
+"""The start of a new head: the direction of a logistic regression on the untrained encoder's features.
 
-A head that starts from random values sends the encoder gradients that mean nothing until it has learned something, and
-these distort what the encoder knew. One that already suits the encoder does not.
+A head that starts from random weights sends the encoder noisy gradients until it has learned something, and these
+distort the pretrained features. A head that already suits the encoder does not.
 
 Letters: N rows, D width of the head's input, K classes.
 Source: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", arXiv
@@ -22,17 +22,9 @@ _INVERSE_REGULARIZATION = 0.01
 
 
 def probe_rows(label_id: np.ndarray, seed: int) -> np.ndarray:
-    """Choose the rows that a head is started with: all, or as many of each class as there are.
-
-    Args:
-        label_id: Classes, shape (N,).
-        seed: Seed of the draw.
-
-    Returns:
-        Row numbers, sorted, shape (at most 2,500,).
-    """
+    """Choose up to 2,500 rows, as evenly by class as there are; sorted row numbers."""
     order = np.random.default_rng(seed).permutation(len(label_id))
-    turn = np.empty(len(order), dtype=np.int64)  # the how manieth of its class a row is
+    turn = np.empty(len(order), dtype=np.int64)  # rank of a row within its class
     for one in np.unique(label_id):
         members = label_id[order] == one
         turn[members] = np.arange(members.sum())
@@ -40,10 +32,10 @@ def probe_rows(label_id: np.ndarray, seed: int) -> np.ndarray:
 
 
 def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray) -> float:
-    """Turn the last layer's weights in the direction of a logistic regression; they stay as large as they are.
+    """Give the last layer the direction of a logistic regression, and keep the norm of its weights.
 
-    A regression's own weights are several times as large. They would move the scores as many times as far at each
-    step of the encoder.
+    A regression's own weights are several times as large, and would move the logits as many times as far at each step
+    of the encoder.
 
     Args:
         model: The classifier, whose last layer is set.
@@ -51,10 +43,10 @@ def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray)
         label_id: Classes, each of the K at least once, shape (N,).
 
     Returns:
-        Share of these rows that the regression has right.
+        Accuracy of the regression on these rows.
 
     Raises:
-        UserError: The encoder's answers are no numbers, or infinite.
+        UserError: The encoder's features are NaN or infinite.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -62,8 +54,8 @@ def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray)
     broken = int((~np.isfinite(inputs)).any(axis=1).sum())
     if broken:
         raise UserError(
-            f"the encoder gives no finite numbers for {broken:,} of {len(inputs):,} training reviews: its weights are"
-            " damaged; fetch it anew"
+            f"the encoder's features are NaN or infinite for {broken:,} of {len(inputs):,} training reviews: its"
+            " weights are damaged; download it again"
         )
     scaler = StandardScaler()
     regression = LogisticRegression(C=_INVERSE_REGULARIZATION, max_iter=1000)
@@ -74,7 +66,7 @@ def start_head(model: PreTrainedModel, inputs: np.ndarray, label_id: np.ndarray)
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     head = score_layer(model)
-    # Of an encoder that answers all alike, the regression is zero.
+    # Where an encoder gives every review the same features, the regression is zero.
     smaller = float(head.weight.detach().norm()) / (np.linalg.norm(weight) or 1.0)
     weight, bias = smaller * weight, smaller * bias
     with torch.no_grad():

@@ -8,7 +8,9 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from review_sentiment.pipelines.modeling import nodes
+from review_sentiment.pipelines.modeling.baseline import fit_baseline
+from review_sentiment.pipelines.modeling.nodes import fine_tune, predict_test
+from review_sentiment.pipelines.modeling.scoring import score
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -16,13 +18,13 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     return Pipeline(
         [
             Node(
-                func=nodes.fit_baseline,
+                func=fit_baseline,
                 inputs=["splits", "params:data", "params:baseline"],
                 outputs=["baseline_predictions", "baseline_cost"],
                 name="fit_baseline",
             ),
             Node(
-                func=nodes.fine_tune,
+                func=fine_tune,
                 inputs={
                     "tokenized": "tokenized",
                     "pretrained": "pretrained",
@@ -36,13 +38,13 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="fine_tune",
             ),
             Node(
-                func=nodes.predict_test,
+                func=predict_test,
                 inputs=["tokenized", "classifier", "params:training"],
                 outputs=["predictions", "reload_check"],
                 name="predict_test",
             ),
             Node(
-                func=nodes.score,
+                func=score,
                 inputs={
                     "predictions": "predictions",
                     "baseline_predictions": "baseline_predictions",

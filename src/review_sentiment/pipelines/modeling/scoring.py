@@ -1,16 +1,18 @@
-"""Tables of predictions, and the figures that follow from them."""
+"""Tables of predictions, and the metrics that follow from them."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from review_sentiment.metrics import full_metrics, row_losses
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+else:
+    DatasetDict = Any  # Kedro resolves a node's hints to find the parameter models
 
 _PROBA = "proba_"
 
@@ -18,13 +20,7 @@ _PROBA = "proba_"
 def prediction_table(
     row_id: Sequence[str], label_id: Sequence[int], proba: np.ndarray, label_names: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a review.
-
-    Args:
-        row_id: Names of the N rows.
-        label_id: Their true classes.
-        proba: Probabilities, shape (N, K).
-        label_names: Class names in the order of label_id.
+    """One row a review, from probabilities of shape (N, K).
 
     Returns:
         Columns `row_id`, `label`, `label_id`, `predicted` (name of the likeliest class), `loss` (nats), and
@@ -42,24 +38,19 @@ def prediction_table(
     return pd.DataFrame({**columns, **{f"{_PROBA}{name}": proba[:, index] for index, name in enumerate(label_names)}})
 
 
-def summarize_scores(
+def score(
     predictions: pd.DataFrame,
     baseline_predictions: pd.DataFrame,
-    baseline_cost: Mapping[str, float],
+    baseline_cost: dict[str, float],
     history: pd.DataFrame,
-    tokenized: Mapping[str, Any],
+    tokenized: DatasetDict,
 ) -> dict[str, Any]:
-    """Figures of classifier and baseline on the same test rows.
-
-    Args:
-        predictions: The classifier's.
-        baseline_predictions: The baseline's.
-        baseline_cost: `seconds` and `megabytes` of the baseline.
-        history: Of the fine-tuning.
-        tokenized: Tokens of the three splits.
+    """Compute the metrics of classifier and baseline on the same test rows.
 
     Returns:
-        As the node `score` says.
+        `classifier` and `baseline` metrics, `validation` metrics of the kept epoch, `sizes`, `steps`, `planned_steps`,
+        `seconds`, `megabytes`, `temperature`, `best_epoch`, `shared_rows` (texts in two splits, by pair), and
+        `selected_on_test` (true if test rows chose the epoch).
 
     Raises:
         ValueError: The two tables are not about the same rows.
@@ -69,11 +60,10 @@ def summarize_scores(
     ids = {name: set(rows["row_id"]) for name, rows in tokenized.items()}
     shared = {f"{one} and {other}": len(ids[one] & ids[other]) for one, other in combinations(ids, 2)}
     kept = history[history["best"]].iloc[0]
-    figures = ("loss", "accuracy", "f1", "precision", "recall")
     return {
-        "classifier": _figures(predictions),
-        "baseline": _figures(baseline_predictions),
-        "validation": {name: float(kept[name]) for name in figures},
+        "classifier": _metrics(predictions),
+        "baseline": _metrics(baseline_predictions),
+        "validation": {name: float(kept[name]) for name in ("loss", "accuracy", "f1", "precision", "recall")},
         "sizes": {name: len(rows) for name, rows in tokenized.items()},
         "steps": int(history["step"].max()),
         "planned_steps": int(history["planned_steps"].iloc[0]),
@@ -90,7 +80,7 @@ def summarize_scores(
     }
 
 
-def _figures(predictions: pd.DataFrame) -> dict[str, Any]:
+def _metrics(predictions: pd.DataFrame) -> dict[str, Any]:
     proba = predictions.filter(regex=f"^{_PROBA}")
     label_names = [name.removeprefix(_PROBA) for name in map(str, proba)]
     return full_metrics(predictions["label_id"].to_numpy(), proba.to_numpy(), label_names)

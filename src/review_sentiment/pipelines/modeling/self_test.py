@@ -1,4 +1,4 @@
-"""Does the classifier that is read back from disk answer as the one that was saved? A few validation rows tell."""
+"""Check on a few validation rows that the classifier on disk gives the probabilities that it had in memory."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,16 +16,7 @@ _BOUND = 0.01
 
 
 def add_self_test(classifier: Classifier, validation: Any, batch_size: int) -> Classifier:
-    """Keep the classifier's answers to a few rows in its settings, which are saved with it.
-
-    Args:
-        classifier: As it came out of training.
-        validation: Tokens of the validation rows.
-        batch_size: Rows per forward pass.
-
-    Returns:
-        The classifier with the setting `self_test`: `row_id` and `proba` (N x K) of the first validation rows.
-    """
+    """Keep the probabilities of the first validation rows, shape (N, K), in the setting `self_test`, saved with it."""
     rows = validation[:_ROWS]
     proba = _proba(classifier, rows["input_ids"], batch_size)
     self_test = {"row_id": list(rows["row_id"]), "proba": proba.tolist()}
@@ -33,12 +24,7 @@ def add_self_test(classifier: Classifier, validation: Any, batch_size: int) -> C
 
 
 def run_self_test(classifier: Classifier, validation: Any, batch_size: int) -> dict[str, Any]:
-    """Ask a classifier that was read back from disk the same again.
-
-    Args:
-        classifier: As it was read.
-        validation: Tokens of the validation rows.
-        batch_size: Rows per forward pass.
+    """Compare a classifier that was read back from disk with its self-test.
 
     Returns:
         `rows` compared (0 if these are other validation rows than those of its training), `largest_difference` of a

@@ -1,4 +1,4 @@
-"""Calibration: one divisor of the class scores, fitted on validation rows and built into the classifier's head."""
+"""Temperature scaling: one divisor of the logits, fitted on validation rows and folded into the head's weights."""
 
 import numpy as np
 import torch
@@ -12,18 +12,17 @@ _LOWEST, _HIGHEST = 0.05, 20.0
 
 
 def fit_temperature(label_id: np.ndarray, logits: np.ndarray) -> float:
-    """Find the divisor of the scores that makes the loss on these rows smallest.
+    """Find the temperature that minimizes the loss on these rows.
 
-    The targets are smoothed as if one more row of each kind had come out wrong and right: without it, rows that are all
+    The targets are smoothed as if one more row had been predicted right and one wrong: without it, rows that are all
     right would ask for ever sharper probabilities.
 
     Args:
         label_id: True classes, shape (N,).
-        logits: Raw scores, shape (N, K).
+        logits: Shape (N, K).
 
     Returns:
-        The temperature, above 0; 1 where no other makes the plain loss on these rows smaller, or where scores are no
-        numbers.
+        The temperature, above 0; 1 where no other lowers the plain loss on these rows, or where a logit is not finite.
 
     Source: Guo et al. 2017, arXiv 1706.04599, section 4.2 (temperature scaling); Platt 1999, Advances in Large Margin
     Classifiers, page 61 (smoothed targets).
@@ -49,29 +48,17 @@ def fit_temperature(label_id: np.ndarray, logits: np.ndarray) -> float:
 
 
 def calibrate(label_id: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """The figures of a validation that calibration adds.
-
-    Args:
-        label_id: True classes, shape (N,).
-        logits: Raw scores, shape (N, K).
-
-    Returns:
-        `temperature`, and `calibrated_loss`, the mean loss with it, nats.
-    """
+    """Fit `temperature`, and compute `calibrated_loss`, the mean loss with it in nats."""
     temperature = fit_temperature(label_id, logits)
     loss = float(row_losses(label_id, softmax(logits / temperature)).mean())
     return {"temperature": temperature, "calibrated_loss": loss}
 
 
-def cool_head(model: PreTrainedModel, temperature: float) -> None:
-    """Divide the scores of a classifier by a temperature, in its weights, so that all who load it are calibrated.
-
-    Args:
-        model: The classifier; its last linear layer that gives a score a class is changed.
-        temperature: The divisor, above 0.
+def scale_head(model: PreTrainedModel, temperature: float) -> None:
+    """Divide the head's weights by a temperature above 0, so that the classifier is calibrated wherever it is loaded.
 
     Raises:
-        ValueError: The model has no such layer.
+        ValueError: The model has no linear layer with one logit per class.
     """
     head = score_layer(model)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -56,6 +57,13 @@ class Workers:
         box: list[Any] = [None] * self.count
         dist.all_gather_object(box, value)
         return box
+
+    def gather(self, share: np.ndarray, rows: int) -> np.ndarray:
+        """Put together what each worker computed of its share of some rows, one vector a row, shape (rows, D)."""
+        whole = np.empty((rows, share.shape[1]), dtype=np.float32)
+        for rank, part in enumerate(self.of_all(share)):
+            whole[rank :: self.count] = part
+        return whole
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """The mean of a number that each worker has; no number where one of them is none.

@@ -3,11 +3,24 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from review_sentiment.headline import headline_row
-from review_sentiment.pipelines.reporting.story import data_line, origin_of, selection_note
-from review_sentiment.pipelines.reporting.summary import code, escape_markdown, headline_table
+from review_sentiment.pipelines.reporting.advice import origin_of
+from review_sentiment.pipelines.reporting.report import (
+    code,
+    data_line,
+    escape_markdown,
+    headline_table,
+    selection_note,
+)
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+else:
+    DatasetDict = Any  # Kedro resolves the hints of node functions
 
 # Hub id, license and language of the encoders that this project names itself; nothing is claimed of any other.
 _MINILM = ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en")
@@ -21,21 +34,43 @@ _ENCODERS: dict[str, tuple[str | None, str, str | None]] = {
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*(\.\w+)*/[A-Za-z0-9][\w-]*(\.\w+)*")
 _NAME = "review-sentiment"
 _HUB_METRICS = ("accuracy", "f1", "precision", "recall", "roc_auc")
+# Its reviews are published with this project; any other may be private, and are not quoted.
+_SAMPLE = "data/01_raw/sample_reviews.csv"
+# What this project reads of a review that is too long, where transformers reads the beginning.
+_READ = {"tail": "its end", "head_tail": "its beginning and its end"}
 
 
-def model_card(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
-    """Write the card.
-
-    Args:
-        results: As the node `gather_results` says.
-        run_info: What the run is.
+def write_model_card(
+    results: dict[str, Any], predictions: pd.DataFrame, splits: DatasetDict, run_info: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the card that goes with the classifier.
 
     Returns:
-        Markdown, with the hub's metadata before it.
+        `classifier_run` (whose folder it belongs in) and `text` (Markdown with the hub's metadata).
 
     Source: the hub's model card metadata, huggingface.co/docs/hub/model-cards.
     """
-    return f"---\n{_metadata(results['evaluation'], run_info)}---\n\n{_text(results, run_info)}"
+    usage = _usage(predictions, splits, origin_of(run_info)["parameters"]["reviews"])
+    text = f"---\n{_metadata(results['evaluation'], run_info)}---\n\n{_text(results, run_info, usage)}"
+    return {"classifier_run": run_info["classifier_run"], "text": text}
+
+
+def _usage(predictions: pd.DataFrame, splits: DatasetDict, reviews: str) -> list[str]:
+    """A call of the classifier, on a review that it classifies correctly if there is one that may be quoted."""
+    text, answer = "The text of a review.", []
+    right = predictions[predictions["label"] == predictions["predicted"]]
+    if reviews == _SAMPLE and len(right):
+        texts = splits["test"].to_pandas().set_index("row_id").loc[right["row_id"], "text"]
+        shortest = int(texts.str.len().argmin())
+        text, label = texts.iloc[shortest], right["label"].iloc[shortest]
+        answer = [f"# {label}: the shortest of the test reviews that it classifies correctly"]
+    return [
+        "from transformers import pipeline",
+        "",
+        'classify = pipeline("text-classification", "FOLDER_OF_THIS_FILE", truncation=True)',
+        f"classify({text!r})",
+        *answer,
+    ]
 
 
 def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
@@ -69,24 +104,22 @@ def _metadata(evaluation: Mapping[str, Any], run_info: Mapping[str, Any]) -> str
 
 
 def _public_name(origin: Mapping[str, Any], name: str) -> str:
-    """The hub id of `reviews` or `encoder`, or the own name of a file or folder, not where it lies on this machine."""
+    """The hub id of `reviews` or `encoder`, or the last part of a path: the rest says nothing to others."""
     source: str = origin["parameters"][name]
     is_hub_id = _HUB_ID.fullmatch(source) and name not in _local_inputs(origin)
     return source if is_hub_id else PurePath(source).name or source
 
 
 def _local_inputs(origin: Mapping[str, Any]) -> Sequence[str]:
-    """Those of `reviews` and `encoder` that are files here; older runs did not say, and might tell where these lie."""
+    """Which of `reviews` and `encoder` are local files; of older runs, which did not record it, perhaps both."""
     return origin.get("local_inputs", ["reviews", "encoder"])
 
 
-def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
+def _text(results: Mapping[str, Any], run_info: Mapping[str, Any], usage: Sequence[str]) -> str:
     evaluation, metrics, origin = results["evaluation"], results["metrics"], origin_of(run_info)
     labels = " or ".join(map(code, evaluation["label_names"]))
     accuracy = headline_row(evaluation, "accuracy")
-    # Paths of this machine say nothing to others.
-    encoder = code(_public_name(origin, "encoder"))
-    source = code(_public_name(origin, "reviews"))
+    encoder, source = (code(_public_name(origin, name)) for name in ("encoder", "reviews"))
     calibration = evaluation["calibration"]
     weak = [row for row in evaluation["slices"] if row["high"] < accuracy["value"]]
     note = selection_note(evaluation)
@@ -97,10 +130,7 @@ def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
         f" reviews of {source}.",
         "",
         "```python",
-        "from transformers import pipeline",
-        "",
-        'classify = pipeline("text-classification", "FOLDER_OF_THIS_FILE")',
-        'classify("It was not boring at all.")',
+        *usage,
         "```",
         "",
         "## How good it is",
@@ -119,10 +149,9 @@ def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
         "## Limits",
         "",
         "- It was tested on reviews like those it was trained on, and knows nothing of others.",
-        f"- Of a review it reads at most {origin['parameters']['tokenize']['scoring_max_tokens']} tokens where this"
-        " project scores it; transformers alone keeps only the start of a longer one.",
-        *(f"- Weaker on {escape_markdown(row['column'])} {escape_markdown(row['value'])}: {row['accuracy']:.1%} of"
-          f" {row['rows']:,} right." for row in weak),
+        _truncation_line(origin["parameters"]["tokenize"]),
+        *(f"- Weaker on {escape_markdown(row['column'])} {escape_markdown(row['value'])}: accuracy"
+          f" {row['accuracy']:.1%} on {row['rows']:,} reviews." for row in weak),
         *(f"- Failed check: {escape_markdown(check['text'])} ({escape_markdown(check['detail'])})."
           for check in results["readiness"]["checks"] if not check["passed"]),
         "",
@@ -135,7 +164,16 @@ def _text(results: Mapping[str, Any], run_info: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _commit(code: Mapping[str, Any]) -> str:
-    if not code["commit"]:
+def _truncation_line(tokenize: Mapping[str, Any]) -> str:
+    most, read = tokenize["scoring_max_tokens"], _READ.get(tokenize["truncation"])
+    other = f"; the metrics above are those of reading {read}" if read else ""
+    return (
+        f"- It was evaluated on at most {most} tokens of a review. With `truncation=True`, as above, transformers reads"
+        f" the first {most} tokens of a longer one{other}. Without it, a longer one is read further or fails."
+    )
+
+
+def _commit(origin_code: Mapping[str, Any]) -> str:
+    if not origin_code["commit"]:
         return "outside git"
-    return f"`{code['commit'][:12]}`" + (" with changes that were not committed" if code["dirty"] else "")
+    return f"`{origin_code['commit'][:12]}`" + (" with uncommitted changes" if origin_code["dirty"] else "")

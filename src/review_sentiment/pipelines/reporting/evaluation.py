@@ -1,8 +1,7 @@
 """How good the classifier is on the test rows, and how sure that is."""
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,11 @@ from review_sentiment.errors import UserError
 from review_sentiment.metrics import full_metrics, row_losses, wilson
 from review_sentiment.params import ReportingParams
 from review_sentiment.pipelines.reporting.slices import slice_accuracy
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+else:
+    DatasetDict = Any  # Kedro resolves the hints of node functions
 
 PROBA = "proba_"
 
@@ -23,75 +27,68 @@ _NAMES = {
     "roc_auc": "ROC AUC",
     "loss": "Loss",
 }
-# Twenty bins of 0.05: the probability given to the predicted one of two classes fills the upper ten.
+# Twenty bins of 0.05: the probability of the predicted class, where there are two, fills the upper ten.
 _BINS = 20
 _CURVE_POINTS = 200
-# Resamples that are worked on at once: 100 times 12,500 rows are 10 MB.
+_BOOTSTRAPPED = ("f1", "precision", "recall", "roc_auc", "loss")
+# Resamples that are computed at once: 100 of 12,500 rows take 10 MB.
 _BATCH = 100
+# Limits closer than this are equal but for rounding errors.
+_SAME = 1e-9
 
 
-def evaluate_predictions(
+def evaluate(
     predictions: pd.DataFrame,
     baseline_predictions: pd.DataFrame,
-    test: pd.DataFrame,
-    metrics: Mapping[str, Any],
-    params: ReportingParams,
+    splits: DatasetDict,
+    metrics: dict[str, Any],
+    report: ReportingParams,
 ) -> dict[str, Any]:
-    """Collect all figures on the test rows, each with its interval.
-
-    Args:
-        predictions: The classifier's.
-        baseline_predictions: The baseline's, on the same rows.
-        test: Texts and extra columns of the test rows, with `row_id`.
-        metrics: All figures of the run.
-        params: The block `report`.
+    """Compute all metrics of the test rows, each with its interval.
 
     Returns:
-        As the node `evaluate` says.
+        `rows`, `label_names`, `selected_on_test`, `headline` (metrics with 95 % intervals), `per_class`,
+        `confusion_matrix`, `calibration`, `curves` (None unless there are two classes), `slices`, `versus_baseline`,
+        `versus_chance`, `versus_previous` (None without a previous accuracy).
+
+    Raises:
+        UserError: The inputs are of several runs.
     """
+    test = splits["test"].to_pandas()
+    check_same_run(predictions, baseline_predictions, test, metrics)
     label_names = [name.removeprefix(PROBA) for name in map(str, predictions.filter(regex=f"^{PROBA}"))]
     label_id, proba = predictions["label_id"].to_numpy(), proba_of(predictions)
+    baseline_label_id, baseline_proba = baseline_predictions["label_id"].to_numpy(), proba_of(baseline_predictions)
     figures = full_metrics(label_id, proba, label_names)
-    baseline_proba = proba_of(baseline_predictions)
-    baseline = full_metrics(baseline_predictions["label_id"].to_numpy(), baseline_proba, label_names)
+    baseline = full_metrics(baseline_label_id, baseline_proba, label_names)
     temperature = float(metrics["temperature"])
-    uncooled = proba**temperature  # dividing scores by the temperature raised them to 1 / temperature
+    uncalibrated = proba**temperature  # dividing scores by the temperature raised them to 1 / temperature
     return {
         "rows": len(predictions),
         "label_names": label_names,
         "selected_on_test": metrics["selected_on_test"],
-        "headline": headline(label_id, proba, figures, baseline, params),
+        "headline": _headline(figures, baseline, bootstrap_intervals(label_id, proba, report)),
         "per_class": [_class_row(label, row) for label, row in figures["per_class"].items()],
         "confusion_matrix": figures["confusion_matrix"],
         "calibration": {
             "temperature": temperature,
             "ece": calibration_error(label_id, proba),
-            "ece_uncalibrated": calibration_error(label_id, uncooled / uncooled.sum(axis=1, keepdims=True)),
-            "ece_baseline": calibration_error(baseline_predictions["label_id"].to_numpy(), baseline_proba),
+            "ece_uncalibrated": calibration_error(label_id, uncalibrated / uncalibrated.sum(axis=1, keepdims=True)),
+            "ece_baseline": calibration_error(baseline_label_id, baseline_proba),
             "bins": calibration_bins(label_id, proba),
         },
         "curves": _curves(label_id, proba, baseline_proba) if len(label_names) == 2 else None,
-        "slices": slice_accuracy(predictions, baseline_predictions, test, params.slice_columns),
+        "slices": slice_accuracy(predictions, baseline_predictions, test, report.slice_columns),
         "versus_baseline": _versus_baseline(predictions, baseline_predictions, metrics),
         "versus_chance": _versus_chance(label_id, figures["accuracy"]),
-        "versus_previous": _versus_previous(figures["accuracy"], params.previous_accuracy),
+        "versus_previous": _versus_previous(figures["accuracy"], report.previous_accuracy),
     }
 
 
 def check_same_run(
     predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, test: pd.DataFrame, metrics: Mapping[str, Any]
 ) -> None:
-    """Refuse what is of several runs, which `--load-versions` can bring together.
-
-    Args:
-        predictions: The classifier's.
-        baseline_predictions: The baseline's.
-        test: The test rows, with `row_id`.
-        metrics: All figures of the run.
-
-    Raises:
-        UserError: They are of several runs.
-    """
+    """Refuse inputs of several runs, which `--load-versions` can combine."""
     same_rows = set(predictions["row_id"]) == set(baseline_predictions["row_id"]) == set(test["row_id"])
     losses = [table["loss"].mean() for table in (predictions, baseline_predictions)]
     if not same_rows or not np.allclose(losses, [metrics["classifier"]["loss"], metrics["baseline"]["loss"]]):
@@ -106,120 +103,94 @@ def proba_of(predictions: pd.DataFrame) -> np.ndarray:
     return predictions.filter(regex=f"^{PROBA}").to_numpy(dtype=np.float64)
 
 
-def headline(
-    label_id: np.ndarray,
-    proba: np.ndarray,
-    figures: Mapping[str, Any],
-    baseline: Mapping[str, Any],
-    params: ReportingParams,
+def _headline(
+    figures: Mapping[str, Any], baseline: Mapping[str, Any], bootstrapped: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The main figures with 95 % intervals.
-
-    Args:
-        label_id: True classes, shape (N,).
-        proba: Probabilities, shape (N, K).
-        figures: The classifier's figures.
-        baseline: The baseline's.
-        params: The block `report`.
-
-    Returns:
-        Rows with `metric`, `name`, `value`, `low`, `high`, `method` and `baseline`; `roc_auc` is left out if a class
-        has no test row.
-    """
     low, high = figures["accuracy_interval"]
-    accuracy = {"low": low, "high": high, "method": "Wilson"}
-    intervals = {"accuracy": accuracy, **bootstrap_intervals(label_id, proba, params)}
+    intervals = {"accuracy": {"low": low, "high": high, "method": "Wilson"}, **bootstrapped}
     return [
         {"metric": metric, "name": _NAMES[metric], "value": figures[metric], **interval, "baseline": baseline[metric]}
         for metric, interval in intervals.items()
-        if figures[metric] is not None
     ]
 
 
 def bootstrap_intervals(label_id: np.ndarray, proba: np.ndarray, params: ReportingParams) -> dict[str, dict[str, Any]]:
-    """95 % percentile intervals of what has no formula, from resampled test rows.
+    """95 % percentile intervals of metrics without a formula, from resampled test rows.
 
-    Where all resamples agree, because there is no mistake to draw, the bootstrap would claim certainty; the interval is
-    then Wilson's for as many rows as the smallest class has, which is wider than needed rather than too narrow.
-
-    Args:
-        label_id: True classes, shape (N,).
-        proba: Probabilities, shape (N, K).
-        params: Seed and number of resamples.
+    Where all resamples agree, such as without a single mistake, the bootstrap would claim certainty. The interval is
+    then Wilson's for as many rows as the smallest class has, which is too wide rather than too narrow.
 
     Returns:
-        `low`, `high` and `method` of `f1`, `precision`, `recall`, `roc_auc` and `loss`.
+        `low`, `high` and `method` of `f1`, `precision`, `recall`, `roc_auc` (unless a class has no row) and `loss`.
     """
-    classes = proba.shape[1]
-    rates = _resample(_rates(label_id, proba.argmax(axis=1), classes), len(label_id), params)
-    auc = _resample(_auc(label_id, proba), len(label_id), params)
-    loss_of = row_losses(label_id, proba)
-    loss = _resample(lambda rows, axis=-1: loss_of[rows].mean(axis=axis), len(label_id), params)
+    classes, predicted, losses = proba.shape[1], proba.argmax(axis=1), row_losses(label_id, proba)
+
+    def statistics(rows: np.ndarray) -> np.ndarray:
+        rates = macro_rates(rows, label_id, predicted, classes)
+        return np.vstack([rates, auc(rows, label_id, proba), losses[rows].mean(axis=1)])
+
+    values = statistics(np.arange(len(label_id))[np.newaxis])[:, 0]
+    draws = np.hstack([statistics(rows) for rows in _resamples(len(label_id), params)])
     smallest = int(np.bincount(label_id, minlength=classes).min())
-    draws = dict(zip(("f1", "precision", "recall", "roc_auc", "loss"), (*rates, auc, loss), strict=True))
-    return {name: _interval(values, smallest) for name, values in draws.items()}
+    return {
+        name: _interval(name, float(value), drawn, smallest)
+        for name, value, drawn in zip(_BOOTSTRAPPED, values, draws, strict=True)
+        if np.isfinite(value)
+    }
 
 
-def _resample(statistic: Callable[..., np.ndarray], rows: int, params: ReportingParams) -> np.ndarray:
-    from scipy.stats import DegenerateDataWarning, bootstrap
-
-    with warnings.catch_warnings():
-        # Raised where a resample lacks a class or all agree; `_interval` answers for both.
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        done = bootstrap(
-            (np.arange(rows),), statistic, n_resamples=params.resamples, batch=_BATCH, method="percentile",
-            vectorized=True, rng=params.seed,
-        )  # fmt: skip
-    return np.asarray(done.bootstrap_distribution)
+def _resamples(rows: int, params: ReportingParams) -> Iterator[np.ndarray]:
+    """Row numbers drawn with replacement, some resamples at a time, shape (resamples, rows)."""
+    draw = np.random.default_rng(params.seed)
+    for start in range(0, params.resamples, _BATCH):
+        yield draw.integers(0, rows, (min(_BATCH, params.resamples - start), rows))
 
 
-def _interval(draws: np.ndarray, smallest_class: int) -> dict[str, Any]:
+def _interval(metric: str, value: float, draws: np.ndarray, smallest_class: int) -> dict[str, Any]:
     known = draws[np.isfinite(draws)]  # a resample may lack a class, and then has no AUC
-    if len(known) and np.ptp(known) > 0:
-        low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (value, value)
+    if high - low > _SAME:
         return {"low": float(low), "high": float(high), "method": "bootstrap"}
-    share = float(known[0]) if len(known) else 0.0
+    # Wilson's interval is about a share. A loss is minus the log of one: the geometric mean of the probabilities given
+    # to the true classes.
+    share = float(np.exp(-value)) if metric == "loss" else value
     low, high = wilson(round(share * smallest_class), smallest_class)
-    return {"low": min(low, share), "high": max(high, share), "method": "Wilson, rows of the smallest class"}
+    low, high = min(low, share), max(high, share)
+    if metric == "loss":
+        low, high = row_losses(np.zeros(2, dtype=int), np.array([[high], [low]]))
+    return {"low": float(low), "high": float(high), "method": "Wilson, rows of the smallest class"}
 
 
-def _rates(label_id: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[..., np.ndarray]:
-    """Macro F1, precision and recall of many resamples at once; a test holds them equal to scikit-learn's."""
-    cell = label_id * classes + predicted
-
-    def statistic(rows: np.ndarray, axis: int = -1) -> np.ndarray:
-        drawn = cell[rows]
-        counts = np.stack([(drawn == index).sum(axis=axis) for index in range(classes**2)])
-        matrix = counts.reshape(classes, classes, *counts.shape[1:])  # true, predicted, resamples
-        hits = np.stack([matrix[index, index] for index in range(classes)])
-        true, given = matrix.sum(axis=1), matrix.sum(axis=0)
-        recall, precision = hits / np.maximum(true, 1), hits / np.maximum(given, 1)
-        f1 = 2 * hits / np.maximum(true + given, 1)
-        return np.stack([f1.mean(axis=0), precision.mean(axis=0), recall.mean(axis=0)])
-
-    return statistic
+def macro_rates(rows: np.ndarray, label_id: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Macro F1, precision and recall of resamples, shape (3, resamples)."""
+    cells = (label_id * classes + predicted)[rows] + classes**2 * np.arange(len(rows))[:, np.newaxis]
+    counts = np.bincount(cells.ravel(), minlength=len(rows) * classes**2)
+    matrix = counts.reshape(len(rows), classes, classes)  # resample, true, predicted
+    hits = np.diagonal(matrix, axis1=1, axis2=2)
+    true, given = matrix.sum(axis=2), matrix.sum(axis=1)
+    recall, precision = hits / np.maximum(true, 1), hits / np.maximum(given, 1)
+    f1 = 2 * hits / np.maximum(true + given, 1)
+    return np.stack([f1.mean(axis=1), precision.mean(axis=1), recall.mean(axis=1)])
 
 
-def _auc(label_id: np.ndarray, proba: np.ndarray) -> Callable[..., np.ndarray]:
-    """AUC of many resamples at once, from ranks; for several classes the mean of each against the rest.
+def auc(rows: np.ndarray, label_id: np.ndarray, proba: np.ndarray) -> np.ndarray:
+    """Areas under the ROC curve of resamples; for several classes the mean of each against the rest.
+
+    Returns:
+        Shape (resamples,); NaN where a resample lacks a class.
 
     Source: Hanley and McNeil 1982, Radiology 143:29 (the area is the Mann-Whitney statistic).
     """
     from scipy.stats import rankdata
 
-    positives = [1] if proba.shape[1] == 2 else range(proba.shape[1])
-
-    def statistic(rows: np.ndarray, axis: int = -1) -> np.ndarray:
-        areas = []
-        for label in positives:
-            ranks, is_label = rankdata(proba[rows, label], axis=axis), label_id[rows] == label
-            inside = is_label.sum(axis=axis)
-            pairs = inside * (rows.shape[axis] - inside)
-            above = (ranks * is_label).sum(axis=axis) - inside * (inside + 1) / 2
-            areas.append(np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan))
-        return np.mean(areas, axis=0)
-
-    return statistic
+    areas = []
+    for label in [1] if proba.shape[1] == 2 else range(proba.shape[1]):
+        ranks, is_label = rankdata(proba[rows, label], axis=1), label_id[rows] == label
+        inside = is_label.sum(axis=1)
+        pairs = inside * (rows.shape[1] - inside)
+        above = (ranks * is_label).sum(axis=1) - inside * (inside + 1) / 2
+        areas.append(np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan))
+    return np.mean(areas, axis=0)
 
 
 def _class_row(label: str, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,11 +204,7 @@ def _class_row(label: str, figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def calibration_bins(label_id: np.ndarray, proba: np.ndarray) -> list[dict[str, Any]]:
-    """How often the classifier is right where it gives its answer a certain probability.
-
-    Args:
-        label_id: True classes, shape (N,).
-        proba: Probabilities, shape (N, K).
+    """Accuracy by the probability of the predicted class.
 
     Returns:
         A row for each bin that is not empty: `low` and `high` (its limits), `rows`, `confidence` (mean probability of
@@ -246,33 +213,23 @@ def calibration_bins(label_id: np.ndarray, proba: np.ndarray) -> list[dict[str, 
     confidence, right = proba.max(axis=1), proba.argmax(axis=1) == label_id
     edges = np.linspace(0, 1, _BINS + 1)
     which = np.searchsorted(edges[1:-1], confidence)
-    rows = []
+    bins = []
     for index in np.unique(which):
         inside = which == index
-        low, high = wilson(int(right[inside].sum()), int(inside.sum()))
-        rows.append(
+        rows = int(inside.sum())
+        low, high = wilson(int(right[inside].sum()), rows)
+        bins.append(
             {
-                "low": float(edges[index]),
-                "high": float(edges[index + 1]),
-                "rows": int(inside.sum()),
-                "confidence": float(confidence[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-                "accuracy_low": low,
-                "accuracy_high": high,
+                "low": float(edges[index]), "high": float(edges[index + 1]), "rows": rows,
+                "confidence": float(confidence[inside].mean()), "accuracy": float(right[inside].mean()),
+                "accuracy_low": low, "accuracy_high": high,
             }
-        )
-    return rows
+        )  # fmt: skip
+    return bins
 
 
 def calibration_error(label_id: np.ndarray, proba: np.ndarray) -> float:
-    """Expected calibration error: mean gap between stated probability and share right, weighted by rows.
-
-    Args:
-        label_id: True classes, shape (N,).
-        proba: Probabilities, shape (N, K).
-
-    Returns:
-        A share from 0 to 1.
+    """Expected calibration error: mean gap between stated probability and accuracy, a share from 0 to 1.
 
     Source: Guo et al. 2017, arXiv 1706.04599, equation 3.
     """
@@ -362,10 +319,6 @@ def _versus_previous(accuracy: float, previous: float | None) -> dict[str, Any] 
 
 
 def balance_gap(per_class: Sequence[Mapping[str, Any]]) -> tuple[float, Mapping[str, Any]]:
-    """Largest distance between precision and recall of a class, and that class's row.
-
-    Args:
-        per_class: Rows with `precision` and `recall`.
-    """
+    """Largest distance between precision and recall of a class, and that class's row."""
     worst = max(per_class, key=lambda row: abs(row["precision"] - row["recall"]))
     return abs(worst["precision"] - worst["recall"]), worst

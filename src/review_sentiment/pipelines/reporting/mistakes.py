@@ -1,5 +1,7 @@
 """Reviews worth reading: the classifier's surest mistakes, labels that may be wrong, and cases between the classes."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pandas as pd
 
@@ -7,26 +9,29 @@ from review_sentiment.params import ReportingParams
 from review_sentiment.pipelines.reporting.evaluation import proba_of
 from review_sentiment.pipelines.reporting.slices import free_name
 
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+else:
+    DatasetDict = Any  # Kedro resolves the hints of node functions
+
 OURS = ("kind", "rank", "row_id", "label", "predicted", "proba", "baseline_predicted", "baseline_proba", "text")
 
 
-def find_mistakes(
-    predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, test: pd.DataFrame, params: ReportingParams
+def list_mistakes(
+    predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, splits: DatasetDict, report: ReportingParams
 ) -> pd.DataFrame:
-    """Collect the reviews, each kind ranked from 1.
-
-    Args:
-        predictions: The classifier's.
-        baseline_predictions: The baseline's, on the same rows.
-        test: Texts and extra columns of the test rows, with `row_id`.
-        params: The block `report`.
+    """List the test reviews that are worth reading.
 
     Returns:
-        As the node `list_mistakes` says.
+        Columns `kind` (`confident mistake`: misclassified, the most confident first; `suspected label`: both models are
+        confident of the same other class; `borderline`: the two likeliest classes nearly equal), `rank` within it from
+        1, `row_id`, `label`, `predicted`, `proba` (of it), `baseline_predicted`, `baseline_proba` (of that), `text`,
+        and the slice columns.
     """
-    baseline = baseline_predictions.set_index("row_id").loc[predictions["row_id"]].reset_index()
-    extra = [name for name in params.slice_columns if name in test]
-    texts = test.set_index("row_id").loc[predictions["row_id"]].reset_index()
+    test = splits["test"].to_pandas()
+    texts, baseline = (
+        table.set_index("row_id").loc[predictions["row_id"]].reset_index() for table in (test, baseline_predictions)
+    )
     proba = proba_of(predictions)
     top_two = np.sort(proba, axis=1)[:, -2:]
     rows = pd.DataFrame(
@@ -38,18 +43,18 @@ def find_mistakes(
             "baseline_predicted": baseline["predicted"],
             "baseline_proba": proba_of(baseline).max(axis=1),
             "text": texts["text"],
-            **{free_name(name, OURS): texts[name] for name in extra},
+            **{free_name(name, OURS): texts[name] for name in report.slice_columns if name in test},
         }
     )
     lead = pd.Series(top_two[:, 1] - top_two[:, 0])
     wrong = rows["predicted"] != rows["label"]
     surest = rows[["proba", "baseline_proba"]].min(axis=1)
-    suspected = wrong & (rows["baseline_predicted"] == rows["predicted"]) & (surest >= params.sure)
+    suspected = wrong & (rows["baseline_predicted"] == rows["predicted"]) & (surest >= report.sure)
     return pd.concat(
         [
-            _ranked("confident mistake", rows[wrong], -rows["proba"], params.mistakes),
-            _ranked("suspected label", rows[suspected], -surest, params.mistakes),
-            _ranked("borderline", rows, lead, params.mistakes),
+            _ranked("confident mistake", rows[wrong], -rows["proba"], report.mistakes),
+            _ranked("suspected label", rows[suspected], -surest, report.mistakes),
+            _ranked("borderline", rows, lead, report.mistakes),
         ],
         ignore_index=True,
     )

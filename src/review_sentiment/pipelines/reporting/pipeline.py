@@ -10,7 +10,22 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from review_sentiment.pipelines.reporting import nodes
+from review_sentiment.pipelines.reporting.card import write_model_card
+from review_sentiment.pipelines.reporting.diagnosis import diagnose
+from review_sentiment.pipelines.reporting.evaluation import evaluate
+from review_sentiment.pipelines.reporting.figures import (
+    plot_calibration,
+    plot_confusion,
+    plot_precision_recall,
+    plot_roc,
+    plot_runs,
+    plot_slices,
+    plot_training,
+)
+from review_sentiment.pipelines.reporting.ledger import record_run
+from review_sentiment.pipelines.reporting.mistakes import list_mistakes
+from review_sentiment.pipelines.reporting.readiness import enforce_readiness, judge_readiness
+from review_sentiment.pipelines.reporting.report import build_report, gather_results, summarize
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -18,7 +33,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     return Pipeline(
         [
             Node(
-                func=nodes.evaluate,
+                func=evaluate,
                 inputs={
                     "predictions": "predictions",
                     "baseline_predictions": "baseline_predictions",
@@ -30,7 +45,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="evaluate",
             ),
             Node(
-                func=nodes.diagnose,
+                func=diagnose,
                 inputs={
                     "history": "history",
                     "metrics": "metrics",
@@ -42,7 +57,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="diagnose",
             ),
             Node(
-                func=nodes.judge_readiness,
+                func=judge_readiness,
                 inputs={
                     "evaluation": "evaluation",
                     "metrics": "metrics",
@@ -54,7 +69,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="judge_readiness",
             ),
             Node(
-                func=nodes.list_mistakes,
+                func=list_mistakes,
                 inputs={
                     "predictions": "predictions",
                     "baseline_predictions": "baseline_predictions",
@@ -65,7 +80,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="list_mistakes",
             ),
             Node(
-                func=nodes.record_run,
+                func=record_run,
                 inputs={
                     "run_info": "run_info",
                     "evaluation": "evaluation",
@@ -76,10 +91,20 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 outputs="run_ledger",
                 name="record_run",
             ),
-            Node(func=nodes.plot_runs, inputs="run_ledger", outputs="runs_over_time", name="plot_runs"),
-            Node(func=nodes.plot_training, inputs="history", outputs="training_curves", name="plot_training"),
+            Node(func=plot_runs, inputs="run_ledger", outputs="runs_over_time", name="plot_runs"),
+            Node(func=plot_training, inputs="history", outputs="training_curves", name="plot_training"),
+            Node(func=plot_confusion, inputs="evaluation", outputs="confusion_matrix", name="plot_confusion"),
+            Node(func=plot_calibration, inputs="evaluation", outputs="calibration_curve", name="plot_calibration"),
+            Node(func=plot_roc, inputs="evaluation", outputs="roc_curve", name="plot_roc"),
             Node(
-                func=nodes.gather_results,
+                func=plot_precision_recall,
+                inputs="evaluation",
+                outputs="precision_recall_curve",
+                name="plot_precision_recall",
+            ),
+            Node(func=plot_slices, inputs="evaluation", outputs="slice_accuracy", name="plot_slices"),
+            Node(
+                func=gather_results,
                 inputs={
                     "evaluation": "evaluation",
                     "diagnosis": "diagnosis",
@@ -90,30 +115,14 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 outputs="results",
                 name="gather_results",
             ),
-            Node(func=nodes.plot_confusion, inputs="evaluation", outputs="confusion_matrix", name="plot_confusion"),
             Node(
-                func=nodes.plot_calibration, inputs="evaluation", outputs="calibration_curve", name="plot_calibration"
-            ),
-            Node(func=nodes.plot_roc, inputs="evaluation", outputs="roc_curve", name="plot_roc"),
-            Node(
-                func=nodes.plot_precision_recall,
-                inputs="evaluation",
-                outputs="precision_recall_curve",
-                name="plot_precision_recall",
-            ),
-            Node(func=nodes.plot_slices, inputs="evaluation", outputs="slice_accuracy", name="plot_slices"),
-            Node(
-                func=nodes.summarize,
-                inputs={
-                    "results": "results",
-                    "history": "history",
-                    "run_info": "run_info",
-                },
+                func=summarize,
+                inputs={"results": "results", "history": "history", "run_info": "run_info"},
                 outputs="summary",
                 name="summarize",
             ),
             Node(
-                func=nodes.build_report,
+                func=build_report,
                 inputs={
                     "results": "results",
                     "history": "history",
@@ -125,16 +134,18 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 name="build_report",
             ),
             Node(
-                func=nodes.write_model_card,
+                func=write_model_card,
                 inputs={
                     "results": "results",
+                    "predictions": "predictions",
+                    "splits": "splits",
                     "run_info": "run_info",
                 },
                 outputs="model_card",
                 name="write_model_card",
             ),
             Node(
-                func=nodes.enforce_readiness,
+                func=enforce_readiness,
                 inputs={
                     "readiness": "readiness",
                     "summary": "summary",

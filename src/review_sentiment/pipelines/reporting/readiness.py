@@ -1,5 +1,6 @@
-"""Is the classifier good enough to use: a checklist with bounds, and one sentence that claims no more than is known."""
+"""Is the classifier good enough to use: a checklist with bounds, and a verdict that claims no more than is known."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,17 +9,11 @@ from review_sentiment.headline import headline_row
 from review_sentiment.params import ReadinessParams
 from review_sentiment.pipelines.reporting.evaluation import balance_gap
 
+logger = logging.getLogger(__name__)
+
 
 def band_of(accuracy: float, params: ReadinessParams) -> str:
-    """The quality band of an accuracy.
-
-    Args:
-        accuracy: A share from 0 to 1.
-        params: The block `readiness`.
-
-    Returns:
-        `poor`, `fair`, `good`, `very good`, `excellent` or `outstanding`.
-    """
+    """The quality band of an accuracy, from `poor` to `outstanding`."""
     bounds = {
         "outstanding": params.outstanding_min,
         "excellent": params.excellent_min,
@@ -29,39 +24,34 @@ def band_of(accuracy: float, params: ReadinessParams) -> str:
     return next((band for band, bound in bounds.items() if accuracy >= bound), "poor")
 
 
-def judge(
-    evaluation: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    diagnosis: Mapping[str, Any],
-    reload_check: Mapping[str, Any],
-    params: ReadinessParams,
+def judge_readiness(
+    evaluation: dict[str, Any],
+    metrics: dict[str, Any],
+    diagnosis: dict[str, Any],
+    reload_check: dict[str, Any],
+    readiness: ReadinessParams,
 ) -> dict[str, Any]:
     """Go through the checklist.
 
-    Args:
-        evaluation: Figures on the test rows.
-        metrics: All figures of the run.
-        diagnosis: Findings on the training.
-        reload_check: The classifier in memory against the one read back from disk.
-        params: The block `readiness`.
-
     Returns:
-        As the node `judge_readiness` says.
+        `ready`, `band` of the accuracy, `band_low` of its interval's lower end, `sentence`, and `checks`: `name`,
+        `text`, `value`, `bound`, `passed`, `detail`.
     """
     checks = [
-        *_quality_checks(evaluation, metrics, params),
+        *_quality_checks(evaluation, metrics, readiness),
         *_course_checks(metrics, diagnosis, reload_check),
         _baseline_check(evaluation["versus_baseline"]),
         *_honesty_checks(metrics),
     ]
     accuracy = headline_row(evaluation, "accuracy")
-    ready = all(check["passed"] for check in checks)
-    band, band_low = band_of(accuracy["value"], params), band_of(accuracy["low"], params)
+    band, band_low = band_of(accuracy["value"], readiness), band_of(accuracy["low"], readiness)
+    sentence = _sentence(evaluation["rows"], accuracy, band, band_low, checks)
+    logger.info("%s", sentence)
     return {
-        "ready": ready,
+        "ready": all(check["passed"] for check in checks),
         "band": band,
         "band_low": band_low,
-        "sentence": _sentence(evaluation["rows"], accuracy, band, band_low, checks),
+        "sentence": sentence,
         "checks": checks,
     }
 
@@ -86,14 +76,14 @@ def _quality_checks(
             f"{f1['value']:.3f}, interval {f1['low']:.3f} to {f1['high']:.3f}",
         ),
         _check(
-            "balance", f"Precision and recall of each class lie within {100 * params.balance_gap_max:g} points", gap,
+            "balance", f"Precision and recall of each class are within {100 * params.balance_gap_max:g} points", gap,
             params.balance_gap_max, gap <= params.balance_gap_max,
             f"'{worst['label']}': precision {worst['precision']:.1%}, recall {worst['recall']:.1%}",
         ),
         _check(
             "validation_loss", f"Validation loss is at most {params.validation_loss_max:g}", loss,
             params.validation_loss_max, loss <= params.validation_loss_max,
-            f"{loss:.3f} in epoch {metrics['best_epoch']}, the one that was kept",
+            f"{loss:.3f} in epoch {metrics['best_epoch']}, which was kept",
         ),
         _check(
             "calibrated", f"Stated probabilities are off by at most {100 * params.calibration_error_max:g} points",
@@ -137,8 +127,8 @@ def _honesty_checks(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     on_test = metrics["selected_on_test"]
     return [
         _check(
-            "no_leak", "No text stands in two splits", sum(shared.values()), 0, not pairs,
-            f"{pairs}: figures flatter the classifier" if pairs else "compared by cleaned text",
+            "no_leak", "No text is in two splits", sum(shared.values()), 0, not pairs,
+            f"{pairs}: the metrics flatter the classifier" if pairs else "compared by cleaned text",
         ),
         _check(
             "not_chosen_on_test", "The epoch was not chosen on the test reviews", on_test, False, not on_test,
@@ -152,7 +142,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _sentence(rows: int, accuracy: Mapping[str, Any], band: str, band_low: str, checks: list[dict[str, Any]]) -> str:
-    """The verdict; where the interval reaches into a lower band, that band is what is certain."""
+    """The verdict; where the interval reaches into a lower band, only that band is certain."""
     quality = f"{band.capitalize()} ({_interval(accuracy)}, {rows:,} test reviews)"
     if band != band_low:
         quality += f", though no better than {band_low} is certain"
@@ -168,17 +158,14 @@ def _sentence(rows: int, accuracy: Mapping[str, Any], band: str, band_low: str, 
     return f"Ready: all {len(checks)} checks pass. Quality: {quality}."
 
 
-def enforce(readiness: Mapping[str, Any], params: ReadinessParams) -> None:
-    """Let a classifier that is not ready fail the run, if that is asked for.
+def enforce_readiness(
+    readiness: dict[str, Any], summary: str, report: str, model_card: dict[str, Any], bounds: ReadinessParams
+) -> None:
+    """Fail the run if a check failed and `readiness.enforce` is true.
 
-    Args:
-        readiness: The verdict.
-        params: The block `readiness`.
-
-    Raises:
-        UserError: A check fails and `enforce` is true; the message lists all that fail.
+    `summary`, `report` and `model_card` are not used: as inputs they are written before the run fails.
     """
     failed = [f"{check['text']}: {check['detail']}" for check in readiness["checks"] if not check["passed"]]
-    if params.enforce and failed:
+    if bounds.enforce and failed:
         head = "The classifier is not ready, and readiness.enforce is true; everything was written"
         raise UserError(fault_list(head, failed))

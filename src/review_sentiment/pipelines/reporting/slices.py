@@ -1,4 +1,4 @@
-"""Accuracy on parts of the test rows: by length, by what was cut off, and by any column of the user's."""
+"""Accuracy on parts of the test rows: by length, by truncation, and by any column of the user's."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -20,25 +20,18 @@ _MOST_VALUES = 12
 def slice_accuracy(
     predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, test: pd.DataFrame, columns: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Work out accuracy for each part of the test rows.
-
-    Args:
-        predictions: The classifier's, with `tokens_seen` and `tokens_total`.
-        baseline_predictions: The baseline's, on the same rows.
-        test: Texts and extra columns of the test rows, with `row_id`.
-        columns: Extra columns to slice by; one that is not there is left out, and the log says so.
+    """Compute the accuracy on each part of the test rows; a column that is missing is logged and left out.
 
     Returns:
         Rows with `column`, `value`, `rows`, `accuracy`, `low`, `high` (Wilson, 95 %) and `baseline_accuracy`.
     """
-    texts = test.set_index("row_id").loc[predictions["row_id"]]
-    baseline = baseline_predictions.set_index("row_id").loc[predictions["row_id"]]
+    texts, baseline = (table.set_index("row_id").loc[predictions["row_id"]] for table in (test, baseline_predictions))
     right = (predictions["predicted"] == predictions["label"]).to_numpy()
     baseline_right = (baseline["predicted"] == baseline["label"]).to_numpy()
     cut = predictions["tokens_seen"].to_numpy() < predictions["tokens_total"].to_numpy()
     values = {
         "length": _lengths(texts["text"]),
-        "truncated": pd.Series(np.where(cut, "cut off", "read whole")),
+        "truncated": pd.Series(np.where(cut, "truncated", "not truncated")),
         **{free_name(name, ("length", "truncated")): _few_values(texts[name]) for name in columns if name in texts},
     }
     absent = [name for name in columns if name not in texts]
@@ -52,15 +45,7 @@ def slice_accuracy(
 
 
 def free_name(column: str, ours: Collection[str]) -> str:
-    """Name a column of the user's so that it stands beside ours.
-
-    Args:
-        column: The user's name for it.
-        ours: Names that are taken.
-
-    Returns:
-        The name, or `source_<name>` where that is one of ours.
-    """
+    """The name of a user's column, or `source_<name>` where that is one of ours."""
     return f"source_{column}" if column in ours else column
 
 
@@ -72,7 +57,7 @@ def _lengths(texts: pd.Series) -> pd.Series:
 
 
 def _few_values(column: pd.Series) -> pd.Series:
-    """At most a dozen values: numbers in their order or in quarters, the rarer of other values together."""
+    """At most a dozen values: numbers in order or in quarters, the rarer of other values as `other`."""
     if pd.api.types.is_numeric_dtype(column):
         many = column.nunique() > _MOST_VALUES
         parts = pd.qcut(column, 4, duplicates="drop") if many else column.astype("category")
@@ -87,17 +72,14 @@ def _slices(column: str, values: pd.Series, right: np.ndarray, baseline_right: n
     rows = []
     for value in order:
         inside = (values == value).to_numpy()
-        if inside.any():
-            low, high = wilson(int(right[inside].sum()), int(inside.sum()))
-            rows.append(
-                {
-                    "column": column,
-                    "value": str(value),
-                    "rows": int(inside.sum()),
-                    "accuracy": float(right[inside].mean()),
-                    "low": low,
-                    "high": high,
-                    "baseline_accuracy": float(baseline_right[inside].mean()),
-                }
-            )
+        if not inside.any():
+            continue
+        low, high = wilson(int(right[inside].sum()), int(inside.sum()))
+        rows.append(
+            {
+                "column": column, "value": str(value), "rows": int(inside.sum()),
+                "accuracy": float(right[inside].mean()), "low": low, "high": high,
+                "baseline_accuracy": float(baseline_right[inside].mean()),
+            }
+        )  # fmt: skip
     return rows

@@ -5,7 +5,14 @@ from transformers import AutoModelForSequenceClassification
 from review_sentiment.errors import UserError
 from review_sentiment.model.dtype import computing_in
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.probe import choose_compute, device_among, measure_pace, merge_passes
+from review_sentiment.pipelines.modeling.benchmark import (
+    choose_compute,
+    choose_threads,
+    device_among,
+    measure_pace,
+    merge_passes,
+    pick,
+)
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def batch():
     return {"input_ids": torch.randint(5, 25, (8, 30)), "labels": torch.arange(8) % 2}
 
 
-def test_probing_leaves_model_and_random_state_as_they_were(model, batch, training):
+def test_the_benchmark_leaves_model_and_random_state_as_they_were(model, batch, training):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, threads = torch.get_rng_state(), torch.get_num_threads()
 
@@ -81,15 +88,72 @@ def test_attention_that_the_encoder_lacks_is_refused(model, batch, training, att
         choose_compute(model, batch, training.model_copy(update={"attention": attention}))
 
 
-def test_bf16_that_disagrees_is_refused_however_fast(model, batch, training, monkeypatch):
-    from review_sentiment.pipelines.modeling import probe
+def test_auto_compares_every_way_to_compute(model, batch, training, monkeypatch):
+    from review_sentiment.pipelines.modeling import benchmark
 
-    monkeypatch.setattr(probe, "_WORTHWHILE", 0.0)
-    monkeypatch.setattr(probe, "bf16_products_gain", lambda width, device: 2.0)
-    assert choose_compute(model, batch, training).dtype == "bf16"
+    monkeypatch.setattr(benchmark, "bf16_products_gain", lambda width, device: 2.0)  # as on a CPU with bf16
+    reason = choose_compute(model, batch, training).reason
+    for choice in ("fp32 eager", "bf16 sdpa", "bf16 sdpa_fp32", "bf16 eager"):
+        assert f"{choice} " in reason
+    assert "times as fast as fp32 sdpa" in reason
+    assert "hidden states in bf16 differ by" in reason
 
-    monkeypatch.setattr(probe, "_BF16_BOUND", 1e-6)
-    assert choose_compute(model, batch, training).dtype == "fp32"
+
+def test_another_choice_than_the_default_must_gain_enough():
+    def picked(bf16_error: float = 0.01, **seconds: float) -> str:
+        times = {("fp32", "sdpa"): 1.0, **{tuple(name.split("_", 1)): value for name, value in seconds.items()}}
+        return " ".join(pick(times, bf16_error))
+
+    assert picked(bf16_sdpa=0.95) == "fp32 sdpa"  # a gain that may be noise
+    assert picked(bf16_sdpa=0.90) == "bf16 sdpa"
+    assert picked(bf16_sdpa=0.5, bf16_sdpa_fp32=0.48) == "bf16 sdpa"
+    assert picked(bf16_sdpa=0.5, bf16_sdpa_fp32=0.4) == "bf16 sdpa_fp32"
+    assert picked(fp32_eager=0.8) == "fp32 sdpa"  # which keeps every attention score
+    assert picked(fp32_eager=0.7) == "fp32 eager"
+    assert picked(bf16_sdpa=0.1, bf16_error=0.06) == "fp32 sdpa"  # however fast
+
+
+@pytest.fixture
+def four_threads(monkeypatch):
+    """A machine of four cores, on which a step takes as long as a test says."""
+    before = torch.get_num_threads()
+    taken = []
+
+    def choose(seconds: dict[int, list[float]], trust: bool = False) -> tuple[int, bool, str]:
+        from review_sentiment.model import timing
+
+        clock = [0.0]
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+        def step() -> None:
+            threads = torch.get_num_threads()
+            taken.append(threads)
+            times = seconds[threads]
+            clock[0] += times.pop(0) if len(times) > 1 else times[0]
+
+        return choose_threads(step, 4, trust)
+
+    yield choose
+    torch.set_num_threads(before)
+
+
+def test_one_unlucky_second_does_not_decide_the_threads(four_threads):
+    threads, busy, reason = four_threads({4: [1.2, 1.2, 1.2, 0.25], 2: [0.5], 1: [1.0]})
+    assert (threads, busy) == (4, False)
+    assert reason == "4 threads 2.00 times as fast as 2"
+
+
+def test_a_busy_machine_keeps_the_default_and_says_so(four_threads):
+    threads, busy, reason = four_threads({4: [4.0], 2: [0.5], 1: [1.0]})
+    assert (threads, busy) == (4, True)
+    assert reason == "4 threads 0.12 times as fast as 2: the machine is busy, so 4 are kept for now"
+    # Where steps were slow for a whole epoch, the same figures count.
+    assert four_threads({4: [4.0], 2: [0.5], 1: [1.0]}, trust=True)[:2] == (2, False)
+
+
+def test_fewer_threads_are_taken_where_cores_are_missing(four_threads):
+    assert four_threads({4: [0.8], 2: [0.5], 1: [0.45]})[:2] == (2, False)
+    assert four_threads({4: [0.6], 2: [0.5], 1: [1.0]})[:2] == (4, False)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from kedro.io import AbstractVersionedDataset, Version
-
 from review_sentiment.errors import UserError
 from review_sentiment.runs.files import RunFiles
 
@@ -16,21 +14,21 @@ def choose_versions(
 ) -> dict[str, str]:
     """Choose the version of each dataset that a run reads.
 
-    The run that decides is the one that is wanted, else the newest that has all that its pipeline writes: Kedro alone
-    would take the newest version of each dataset, and mix a run that was killed half way with the one before.
+    The wanted run decides, else the newest that has all that its pipeline writes: Kedro alone would take the newest
+    version of each dataset, and mix a run that was killed half way with the one before.
 
     Args:
         files: What is on disk.
-        inputs: What the run reads; only versioned datasets that a pipeline makes are looked at.
+        inputs: Only versioned datasets that a pipeline makes are looked at.
         makers: What each pipeline writes, in the order in which they build on each other.
-        named: Versions that the user names, by dataset; these stay.
+        named: Versions that the user names, by dataset; these are not changed.
         wanted: A run's label, its version, or the beginning of that; None for the newest.
 
     Returns:
-        Versions by dataset, but for those named, and for optional ones of which the run has none.
+        Versions by dataset, without those named, and without optional datasets that the run has no version of.
 
     Raises:
-        UserError: There is no whole run, none or several begin so, or what belongs with the run is not on disk.
+        UserError: There is no complete run, no or several runs match, or what belongs with the run is not on disk.
     """
     inputs = inputs & set(files.folders) & set().union(*makers.values())
     needed = inputs - files.optional
@@ -64,17 +62,14 @@ def choose_versions(
 
 
 def _newest_run(files: RunFiles, inputs: set[str], makers: Mapping[str, set[str]], named: Mapping[str, str]) -> str:
-    """The run named for an input of the latest maker, else the newest that has all of that maker, or those inputs.
-
-    Raises:
-        UserError: There is none.
-    """
+    """The run named for an input of the latest maker, else the newest that has all of that maker, or those inputs."""
     maker = [name for name, made in makers.items() if name != "__default__" and made & inputs][-1]
     group = sorted(makers[maker] & inputs)
     for name in group:
         if name in named:
             return named[name]
-    run = files.newest_whole(makers[maker] & set(files.folders) - files.optional) or files.newest_whole(set(group))
+    all_made = makers[maker] & set(files.folders) - files.optional
+    run = files.newest_complete(all_made) or files.newest_complete(set(group))
     if run is None:
         command = "kedro run" if set(group) <= makers["__default__"] else f"kedro run --pipelines {maker}"
         raise UserError(f"there is no run with {', '.join(group)} yet: `{command}` makes one")
@@ -95,15 +90,3 @@ def _missing_text(run: str, name: str, versions: Sequence[str]) -> str:
     else:
         fault = f"the run {run} read several runs, so {name} could be that of {' or '.join(versions)}"
     return f"{fault}: name another run (run=RUN), or {name} itself (--load-versions {name}:RUN)"
-
-
-def pin(dataset: AbstractVersionedDataset, run: str) -> None:
-    """Let a dataset load the version of one run.
-
-    Args:
-        dataset: It still saves as before.
-        run: The version.
-    """
-    # Kedro takes load versions only before a catalog is made, when nobody knows yet which runs are whole.
-    dataset._version = Version(run, dataset._version.save if dataset._version else None)
-    dataset._clear_version_cache()
