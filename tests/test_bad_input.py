@@ -9,7 +9,7 @@ from kedro.io import DatasetError
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.errors import UserError, users_fault
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.data_engineering import nodes
+from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from tests.conftest import make_corpus, whole
 
 SIZES = "subset.train_rows=80,subset.validation_rows=20,subset.test_rows=20"
@@ -37,7 +37,7 @@ def run_data(project, params: str, *options: str):
 def refuse(source: str | Path, raw: dict) -> str:
     """What the user is told of reviews that can't be used; to run the command line takes 30 times as long."""
     with pytest.raises((UserError, DatasetError)) as error:
-        nodes.check_reviews(
+        check_reviews(
             ReviewsDataset(source=str(source), train_split="train", test_split="test").load(),
             parse_parameters(raw).data,
         )

@@ -205,7 +205,7 @@ def test_a_revision_of_a_hub_encoder_can_be_pinned(tiny_encoder, tmp_path, monke
     assert pinned.name == f"owner/name@{commit}"
     assert PretrainedDataset(encoder=f"owner/name@{commit}").load().name == pinned.name
     for other in ("owner/name", f"owner/name@{commit[::-1]}"):
-        with pytest.raises(Exception, match="could not be had from the hub") as error:
+        with pytest.raises(Exception, match="could not be read from the hub") as error:
             TokenizerDataset(encoder=other).load()
         assert isinstance(error.value.__cause__, UserError)
 

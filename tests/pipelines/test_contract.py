@@ -3,12 +3,12 @@ import pytest
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import DataParams
-from review_sentiment.pipelines.data_engineering.contract import apply_contract
+from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from tests.conftest import in_chunks, make_corpus, whole
 
 
 def check(sides: dict[str, pd.DataFrame], params: DataParams) -> tuple[pd.DataFrame, dict[str, int | bool]]:
-    table, counts = apply_contract({side: in_chunks(frame) for side, frame in sides.items()}, params)
+    table, counts = check_reviews({side: in_chunks(frame) for side, frame in sides.items()}, params)
     return whole(table), counts
 
 
