@@ -77,7 +77,7 @@ def test_a_store_is_read_by_its_address(corpus, store):
         ("memory://latin/*", "latin/b.csv, line 3: not valid UTF-8"),
     ],
 )
-def test_what_cannot_be_read_is_told(source, message, store):
+def test_what_cannot_be_read_is_named(source, message, store):
     for folder, name, content in (
         ("mixed", "b.doc", b"x"),
         ("empty", "b.csv", b""),

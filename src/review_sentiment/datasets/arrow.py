@@ -74,7 +74,7 @@ def _write_rows(rows: ChunkedTable | DrawnRows, folder: Path, name: str) -> "Dat
         for batch in batches:
             writer.write_batch(batch)
             first = first or batch.slice(0, 1)
-    # Named anew: `datasets` takes data sets of one fingerprint for the same, and one row tells too little.
+    # A new fingerprint: `datasets` takes data sets of one fingerprint for the same, and one row does not identify them.
     sample = Dataset(pa.Table.from_batches([first] if first else [], schema), fingerprint=uuid4().hex[:16])
     sample.info.description = (table.schema.metadata or {}).get(b"description", b"").decode()
     return sample

@@ -29,7 +29,7 @@ class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]
             raise DatasetError(f"{path} is missing")
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-        # Read ahead, as pyarrow does unless told not to, every part would stay in memory until the last was read.
+        # Read ahead, as pyarrow does by default, every part would stay in memory until the last was read.
         return ChunkedTable(
             schema, rows, lambda: pq.ParquetFile(path, pre_buffer=False).iter_batches(batch_size=CHUNK_ROWS)
         )

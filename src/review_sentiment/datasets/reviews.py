@@ -1,4 +1,4 @@
-"""Read labelled reviews from wherever they are: files, a folder in the hub's layout, or the hub."""
+"""Read labeled reviews from wherever they are: files, a folder in the hub's layout, or the hub."""
 
 import logging
 import re

@@ -251,7 +251,7 @@ def parquet_batches(file: SourceFile) -> "Iterator[pa.RecordBatch]":
     """
     import pyarrow.parquet as pq
 
-    # Read ahead, as pyarrow does unless told not to, every row group would stay in memory until the last was read;
+    # Read ahead, as pyarrow does by default, every row group would stay in memory until the last was read;
     # without a buffer, a whole one is read at once, and some programs write files of one.
     options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
     with reading(file), file.open() as stream, pq.ParquetFile(stream, **options) as table:
@@ -263,7 +263,7 @@ def parquet_batches(file: SourceFile) -> "Iterator[pa.RecordBatch]":
         if rows != table.metadata.num_rows:
             raise UserError(
                 f"{file.name} is damaged: it says that it has {table.metadata.num_rows:,} rows, and {rows:,} can be"
-                " read; write it anew"
+                " read; write it again"
             )
 
 

@@ -210,5 +210,9 @@ def _log_counts(counts: Mapping[str, int | bool]) -> None:
     notes = [f"{counts[name]:,} {what}" for name, what in names.items() if counts[name]]
     if counts["sorted_by_label"]:
         notes.append("rows are sorted by label, so they are drawn in random order")
-    usable = f"{counts['rows_kept']:,} of {counts['rows_read']:,} reviews are usable"
-    logger.info("%s", "; ".join([usable, *notes]))
+    logger.info(
+        "%s of %s reviews are usable%s",
+        f"{counts['rows_kept']:,}",
+        f"{counts['rows_read']:,}",
+        "".join(f"; {note}" for note in notes),
+    )
