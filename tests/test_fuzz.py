@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kedro.config import OmegaConfigLoader
 
-from review_sentiment.cli import _message_for_user, run
+from review_sentiment.cli import message_for_user, run
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
@@ -113,7 +113,7 @@ def told() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, click.UsageError):  # Kedro's and click's own words
             raise Refused from error
-        message = _message_for_user(error)
+        message = message_for_user(error)
         if message is None:
             raise
         assert 0 < len(message) < 5000, message

@@ -69,11 +69,10 @@ def _parameters_to_give(manifest: Mapping[str, Any], env: str | None) -> tuple[d
     today = redact_values(flatten(load_parameters(config).model_dump(mode="json")))
     nested: dict[str, Any] = {}
     for name in recorded.keys() & today.keys():
-        if today[name] != recorded[name]:
-            if is_address(str(recorded[name])) and HIDDEN in recorded[name]:
-                raise UserError(
-                    f"{name} was {recorded[name]}, and the password is not kept: name it in conf/local/globals.yml"
-                )
+        value = recorded[name]
+        if today[name] != value:
+            if is_address(str(value)) and HIDDEN in value:
+                raise UserError(f"{name} was {value}, and the password is not kept: name it in conf/local/globals.yml")
             *blocks, key = name.split(".")
             place = nested
             for block in blocks:
