@@ -24,6 +24,7 @@ from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.encoder import Classifier, Pretrained, add_head
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
+from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from review_sentiment.pipelines.modeling import run, training
 from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.pipelines.modeling.cluster import train_on_ray
@@ -75,7 +76,7 @@ def read_reviews(source: str, params: Parameters) -> ChunkedTable:
     path = Path(source) if Path(source).exists() else ROOT / source
     test_split = "test" if path.is_dir() else None
     tables = ReviewsDataset(source=str(path.resolve()), train_split="train", test_split=test_split).load()
-    return data_engineering.check_reviews(tables, params.data)[0]
+    return check_reviews(tables, params.data)[0]
 
 
 def make_job(reviews: ChunkedTable, params: Parameters) -> Job:

@@ -1,4 +1,4 @@
-"""A user's mistakes: each ends with exit code 1 and one message that names the fault and the mend."""
+"""A user's mistakes: each ends with exit code 1 and one message that names the fault and the fix."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from kedro.io import DatasetError
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.errors import UserError, users_fault
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.data_engineering import nodes
+from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from tests.conftest import make_corpus, whole
 
 SIZES = "subset.train_rows=80,subset.validation_rows=20,subset.test_rows=20"
@@ -35,9 +35,9 @@ def run_data(project, params: str, *options: str):
 
 
 def refuse(source: str | Path, raw: dict) -> str:
-    """What the user is told of reviews that can't be used; to run the command line takes 30 times as long."""
+    """The message for reviews that can't be used; to run the command line takes 30 times as long."""
     with pytest.raises((UserError, DatasetError)) as error:
-        nodes.check_reviews(
+        check_reviews(
             ReviewsDataset(source=str(source), train_split="train", test_split="test").load(),
             parse_parameters(raw).data,
         )
@@ -52,7 +52,7 @@ def write_table(**columns: object) -> Callable[[Path], None]:
     return lambda path: make_corpus(160).assign(**columns).to_csv(path, index=False)
 
 
-TOLD_BY_THE_COMMAND = {
+SHOWN_BY_THE_COMMAND = {
     "empty": (write(""), ["is empty", "needs a header"]),
     "labels that steer a terminal": (write_table(label=["\x1b[2J", "positive"] * 80), [r"found '\x1b[2J'"]),
     "too few rows": (
@@ -96,9 +96,9 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", TOLD_BY_THE_COMMAND)
+@pytest.mark.parametrize("name", SHOWN_BY_THE_COMMAND)
 def test_bad_file_ends_the_command(project, name):
-    make, words = TOLD_BY_THE_COMMAND[name]
+    make, words = SHOWN_BY_THE_COMMAND[name]
     make(project.folder / "bad.csv")
 
     message = run_data(project, "reviews=bad.csv")
@@ -116,7 +116,7 @@ def test_bad_file(tmp_path, raw, name):
         assert word in message
 
 
-def test_all_faults_are_told_at_once(tmp_path, raw):
+def test_all_faults_are_listed_at_once(tmp_path, raw):
     table = make_corpus(160)
     table.loc[0, "text"] = None
     table.loc[1, "label"] = "maybe"
@@ -142,7 +142,7 @@ def test_a_broken_json_line_is_named(tmp_path, raw):
         ("/dev/zero", ["'/dev/zero' is neither a file nor a folder"]),
     ],
 )
-def test_what_is_no_source_of_reviews_is_told(tmp_path, raw, monkeypatch, source, words):
+def test_what_is_no_source_of_reviews_is_refused(tmp_path, raw, monkeypatch, source, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reviews.xlsx").write_bytes(b"PK")
 

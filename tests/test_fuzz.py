@@ -30,14 +30,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kedro.config import OmegaConfigLoader
 
-from review_sentiment.cli import _message_for_user, run
+from review_sentiment.cli import message_for_user, run
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import DataParams, TokenizeParams, load_parameters, parse_parameters
-from review_sentiment.pipelines.data_engineering.contract import apply_contract
+from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from review_sentiment.pipelines.inference.scoring import score_table
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.versions import choose_versions
@@ -113,7 +113,7 @@ def told() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, click.UsageError):  # Kedro's and click's own words
             raise Refused from error
-        message = _message_for_user(error)
+        message = message_for_user(error)
         if message is None:
             raise
         assert 0 < len(message) < 5000, message
@@ -255,7 +255,7 @@ def reviews_are_checked_or_refused(place: Place, given_file: tuple[str, bytes]) 
     path.write_bytes(given_file[1])
     with told():
         raw = ReviewsDataset(source=str(path), train_split="train", test_split=None).load()
-        checked, counts = apply_contract(raw, DATA)
+        checked, counts = check_reviews(raw, DATA)
         dataset = ChunkedParquetDataset(filepath=str(folder / "checked.parquet"))
         dataset.save(check_reviews_table(checked))
     read, checked = whole(raw["train"]), whole(checked)
@@ -661,7 +661,7 @@ def test_ten_megabytes_in_one_line(place):
         if kind != ".txt":
             with soon():
                 raw = ReviewsDataset(source=str(path), train_split="train", test_split=None).load()
-                checked, _ = apply_contract(raw, DATA)
+                checked, _ = check_reviews(raw, DATA)
             assert whole(checked)["text"].str.len().tolist() == [
                 len("word & \u00e9 ") * 400_000 - 1,
                 len("a dull film"),

@@ -16,7 +16,7 @@ from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.data_engineering import nodes
+from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from tests.conftest import make_corpus, whole
 from tests.hub import website
 
@@ -77,7 +77,7 @@ def test_a_store_is_read_by_its_address(corpus, store):
         ("memory://latin/*", "latin/b.csv, line 3: not valid UTF-8"),
     ],
 )
-def test_what_cannot_be_read_is_told(source, message, store):
+def test_what_cannot_be_read_is_named(source, message, store):
     for folder, name, content in (
         ("mixed", "b.doc", b"x"),
         ("empty", "b.csv", b""),
@@ -102,7 +102,7 @@ def test_a_fault_in_one_of_many_files_is_named_with_the_file(tmp_path, raw, monk
     reviews = ReviewsDataset(source="parts/*.csv", train_split="train", test_split=None).load()
 
     with pytest.raises(UserError, match=r"17 of 60 labels name no class \(rows 4 of parts/b.csv, 5 of parts/b.csv,"):
-        nodes.check_reviews(reviews, parse_parameters(raw).data)
+        check_reviews(reviews, parse_parameters(raw).data)
 
 
 def test_a_column_has_one_type_whatever_the_chunks(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Tables that need not fit into memory: each is read anew, some rows at a time, whenever somebody asks."""
+"""Tables that need not fit into memory: each is read again, some rows at a time, whenever its rows are asked for."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class RawTable:
     """A table as a source has it, of whatever types, from one file or several.
 
     Attributes:
-        files: Name of each file, and what starts to read it; gives frames of at most `CHUNK_ROWS` rows, which may lack
-            columns that others have.
+        files: Name of each file, and a function that starts to read it: frames of at most `CHUNK_ROWS` rows, which may
+            lack columns that others have.
     """
 
     files: "Sequence[tuple[str, Callable[[], Iterator[pd.DataFrame]]]]"
 
     def chunks(self) -> "Iterator[pd.DataFrame]":
-        """Read all rows of all files, a chunk at a time."""
+        """Read all rows of all files."""
         for _, read in self.files:
             yield from read()
 
@@ -36,8 +36,8 @@ class ChunkedTable:
     """A table in chunks.
 
     Attributes:
-        schema: Names and types of the columns.
-        read: Starts to read, from the first row; gives batches of at most `CHUNK_ROWS` rows.
+        rows: How many rows there are.
+        read: Starts to read from the first row: batches of at most `CHUNK_ROWS` rows.
     """
 
     schema: "pa.Schema"
@@ -46,11 +46,11 @@ class ChunkedTable:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns, in their order."""
+        """Names of the columns."""
         return list(self.schema.names)
 
     def chunks(self) -> "Iterator[pd.DataFrame]":
-        """Read all rows, a chunk at a time."""
+        """Read all rows."""
         for batch in self.read():
             yield batch.to_pandas()
 
@@ -62,11 +62,7 @@ class ChunkedTable:
 
 @dataclass(frozen=True)
 class DrawnRows:
-    """Some rows of a table, in an order of their own.
-
-    Attributes:
-        places: Numbers of the rows, from 0, in the order that they are to have, int64, each once.
-    """
+    """Some rows of a table by their numbers from 0, in an order of their own, int64, each once."""
 
     table: ChunkedTable
     places: "np.ndarray"
@@ -76,13 +72,9 @@ class DrawnRows:
 
 
 def stream_rows(rows: "Dataset") -> ChunkedTable:
-    """Read a memory-mapped data set without mapping it: pages of a map, once read, count as memory of the process.
+    """Read a data set on disk without mapping it: pages of a map, once read, count as memory of the process.
 
-    Args:
-        rows: A data set on disk, all rows in the order that they have there.
-
-    Returns:
-        The rows; their schema's metadata has the data set's `description`.
+    The schema's metadata has the data set's `description`.
     """
     import pyarrow as pa
 

@@ -14,16 +14,10 @@ if TYPE_CHECKING:
 
 
 def check_reviews_table(table: ChunkedTable) -> ChunkedTable:
-    """Checked reviews: each text once, not empty, with a label and a side.
-
-    Args:
-        table: Rows with `row_id`, `text`, `label`, `label_id`, `side`, `source_row`, and any extra columns.
-
-    Returns:
-        The same table, whose rows are checked while they are read.
+    """Check the reviews while they are read: each text once, not empty, and on a known side.
 
     Raises:
-        ValueError: A column is missing; or, while rows are read, a row_id repeats, a text is empty or a side unknown.
+        ValueError: At once where a column is missing; otherwise while rows are read.
     """
     _require(table.columns, ["row_id", "text", "label", "label_id", "side", "source_row"])
     return ChunkedTable(table.schema, table.rows, lambda: _checked(table))
@@ -55,13 +49,10 @@ def _require(there: list[str], columns: list[str]) -> None:
 
 
 def check_predictions(table: pd.DataFrame) -> pd.DataFrame:
-    """Predictions: each row once, probabilities that sum to 1.
-
-    Args:
-        table: Rows with `row_id`, `label`, `label_id`, `predicted`, `loss` and one `proba_<class>` column a class.
+    """Check that each row is there once and that its `proba_` columns sum to 1.
 
     Raises:
-        ValueError: A column is missing, a row_id repeats, or probabilities are not finite or do not sum to 1.
+        ValueError: They don't, a column is missing, or a row_id repeats.
     """
     _require(list(table.columns), ["row_id", "label", "label_id", "predicted", "loss"])
     if table["row_id"].duplicated().any():

@@ -1,4 +1,4 @@
-"""Pure functions on review texts and labels; training and inference read a text the same way because both come here."""
+"""Pure functions on review texts and labels, for training and inference alike."""
 
 import hashlib
 import html
@@ -50,14 +50,9 @@ def _strip_once(text: str) -> str:
 
 
 def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
-    """Read a label that is a class name, in any case, or a class number.
+    """The label_id of a class name, in any case, or of a class number, also as text or whole float; else None.
 
-    Args:
-        value: What the label column holds: a name, an integer, or either as text or as a whole float. True and False
-            are names, not 1 and 0.
-
-    Returns:
-        The label_id, or None if the value names no class.
+    True and False are names, not 1 and 0.
     """
     if isinstance(value, (bool, np.bool_)):
         value = str(value)
@@ -74,31 +69,16 @@ def parse_label(value: Any, label_names: Sequence[str]) -> int | None:
 
 
 def row_id_of(text: str) -> str:
-    """Name a review by its content, so that the name survives reordering and added rows.
-
-    Returns:
-        16 hexadecimal digits: the first half of the text's 128-bit BLAKE2b hash.
-    """
+    """Name a cleaned review by its content: 16 hexadecimal digits, the first half of its 128-bit BLAKE2b hash."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:16]
 
 
 def row_keys(row_ids: Iterable[str]) -> np.ndarray:
-    """Turn names of reviews into numbers, which take 8 bytes each and have the same order.
-
-    Returns:
-        Numbers, uint64, shape (N,).
-    """
+    """Turn names of reviews into uint64 numbers, which take 8 bytes each and have the same order."""
     return np.frombuffer(bytes.fromhex("".join(row_ids)), dtype=">u8").astype(np.uint64)
 
 
 def names_of_keys(keys: np.ndarray) -> list[str]:
-    """Turn numbers of reviews back into their names.
-
-    Args:
-        keys: As `row_keys` gives them, shape (N,).
-
-    Returns:
-        N names of 16 hexadecimal digits.
-    """
+    """Turn numbers of reviews back into their names."""
     digits = keys.astype(">u8").tobytes().hex()
     return [digits[start : start + 16] for start in range(0, len(digits), 16)]

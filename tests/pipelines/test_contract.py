@@ -3,12 +3,12 @@ import pytest
 
 from review_sentiment.errors import UserError
 from review_sentiment.params import DataParams
-from review_sentiment.pipelines.data_engineering.contract import apply_contract
+from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from tests.conftest import in_chunks, make_corpus, whole
 
 
 def check(sides: dict[str, pd.DataFrame], params: DataParams) -> tuple[pd.DataFrame, dict[str, int | bool]]:
-    table, counts = apply_contract({side: in_chunks(frame) for side, frame in sides.items()}, params)
+    table, counts = check_reviews({side: in_chunks(frame) for side, frame in sides.items()}, params)
     return whole(table), counts
 
 
@@ -17,7 +17,7 @@ def settings(**changes: object) -> DataParams:
     return DataParams(**{**values, "empty_texts": "stop", "min_rows_per_class": 2, **changes})
 
 
-def test_what_can_be_mended_is_mended_and_counted():
+def test_what_is_cleaned_or_dropped_is_counted():
     train = pd.DataFrame(
         {
             "text": ["good", "good ", "bad<br />", "odd", "odd", "shared", "fine", "ugly", None],
@@ -69,3 +69,17 @@ def test_more_than_two_classes():
 def test_a_test_side_without_usable_rows_is_a_fault():
     with pytest.raises(UserError, match="0 usable rows on the test side"):
         check({"train": make_corpus(20), "test": make_corpus(20).iloc[:0]}, settings())
+
+
+def test_faulty_rows_are_named_with_their_side():
+    test = make_corpus(20).assign(label="maybe")
+    with pytest.raises(
+        UserError, match=r"22 of 40 labels name no class \(rows train 3, train 4, test 1, test 2, test 3, …"
+    ):
+        check(
+            {
+                "train": make_corpus(20).assign(label=["positive", "negative", "a", "b", *["positive"] * 16]),
+                "test": test,
+            },
+            settings(),
+        )

@@ -19,8 +19,7 @@ from review_sentiment.datasets.encoder import TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.params import SubsetParams, TokenizeParams
 from review_sentiment.pipelines.data_engineering import nodes
-from review_sentiment.pipelines.data_engineering.contract import apply_contract
-from review_sentiment.pipelines.data_engineering.repeats import find_repeats
+from review_sentiment.pipelines.data_engineering.contract import check_reviews, find_repeats
 from review_sentiment.runs.manifest import data_hash
 from review_sentiment.schemas import check_reviews_table
 from review_sentiment.text import row_id_of
@@ -29,7 +28,7 @@ from tests.pipelines.test_contract import settings
 
 
 def checked(frame: pd.DataFrame) -> ChunkedTable:
-    return apply_contract({"train": in_chunks(frame, 30)}, settings())[0]
+    return check_reviews({"train": in_chunks(frame, 30)}, settings())[0]
 
 
 def hash_of(names: list[str]) -> str:
@@ -38,7 +37,7 @@ def hash_of(names: list[str]) -> str:
 
 def test_the_sample_is_drawn_as_ever(tmp_path):
     sample = ReviewsDataset(source=str(ROOT / "data/01_raw/sample_reviews.csv"), train_split="train", test_split=None)
-    reviews, _ = apply_contract(sample.load(), settings())
+    reviews, _ = check_reviews(sample.load(), settings())
     subset = SubsetParams(
         seed=42, sampling="balanced", train_rows=1000, validation_rows=200, test_rows=240, validation_from="train"
     )
@@ -67,11 +66,11 @@ def test_drawn_rows_are_written_in_their_order_and_with_all_columns(tmp_path, mo
     pd.testing.assert_frame_equal(whole(stream_rows(splits["train"])), splits["train"].to_pandas())
 
 
-def test_repeats_are_those_that_whole_tables_show():
+def test_repeats_are_those_that_pandas_finds():
     draw = np.random.default_rng(0)
-    for rows in (1, 2, 30, 200):
+    for rows in (0, 1, 2, 30, 200):
         train = draw.integers(0, rows + 1)
-        table = pd.DataFrame({"key": draw.integers(0, rows, rows), "label": draw.integers(0, 2, rows)})
+        table = pd.DataFrame({"key": draw.integers(0, rows or 1, rows), "label": draw.integers(0, 2, rows)})
         table["label"] = table["label"].where(draw.random(rows) < 0.3, table["key"] % 2)
         table["test"] = np.arange(rows) >= train
         found = find_repeats(
@@ -83,12 +82,12 @@ def test_repeats_are_those_that_whole_tables_show():
         again = left.duplicated(["test", "key"]).reindex(table.index, fill_value=False)
         left = left[~again[left.index]]
         both = left["key"].isin(left.loc[left["test"], "key"]) & ~left["test"]
-        assert found.two_labels.tolist() == two_labels.tolist()
-        assert found.again.tolist() == again.tolist()
-        assert found.in_both_sides.tolist() == both.reindex(table.index, fill_value=False).tolist()
+        assert found["two_labels_dropped"].tolist() == two_labels.tolist()
+        assert found["duplicates_dropped"].tolist() == again.tolist()
+        assert found["in_both_sides_dropped"].tolist() == both.reindex(table.index, fill_value=False).tolist()
 
 
-def test_a_fingerprint_is_that_of_all_rows_in_order(monkeypatch):
+def test_a_data_hash_does_not_depend_on_chunks_or_order(monkeypatch):
     table = whole(checked(make_corpus(60))).sample(frac=1, random_state=0)
     lines = sorted(f"{row_id}:{label}" for row_id, label in zip(table["row_id"], table["label"], strict=True))
     expected = hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
@@ -97,7 +96,7 @@ def test_a_fingerprint_is_that_of_all_rows_in_order(monkeypatch):
     assert data_hash([table.iloc[:25], table.iloc[25:]]) == expected
 
 
-def test_tokens_of_a_split_are_made_in_steps_and_taken_again(tmp_path, tiny_encoder, monkeypatch, caplog):
+def test_tokens_of_a_split_are_made_in_steps_and_reused(tmp_path, tiny_encoder, monkeypatch, caplog):
     tokenizer = TokenizerDataset(encoder=str(tiny_encoder)).load()
     splits, tokenized = (ArrowDataset(filepath=str(tmp_path / name)) for name in ("splits", "tokenized"))
     splits.save({"train": DrawnRows(checked(make_corpus(40)), np.arange(40)[::-1])})
@@ -113,7 +112,7 @@ def test_tokens_of_a_split_are_made_in_steps_and_taken_again(tmp_path, tiny_enco
 
     with caplog.at_level("INFO"):
         again = nodes.tokenize(splits.load(), tokenizer, first, settings, code)
-    assert "its tokens are taken from the run before" in caplog.text
+    assert "its tokens are taken from an earlier run" in caplog.text
     pd.testing.assert_frame_equal(whole(again["train"]), first["train"].to_pandas())
     caplog.clear()
     nodes.tokenize(splits.load(), tokenizer, first, settings.model_copy(update={"max_tokens": 13}), code)
@@ -153,17 +152,17 @@ def test_rows_are_let_go_before_many_more_are_read():
             yield frame
             most = max(most, sum(each() is not None for each in known))
 
-    table, counts = apply_contract({"train": RawTable([("a.csv", read)])}, settings())
+    table, counts = check_reviews({"train": RawTable([("a.csv", read)])}, settings())
     assert (counts["rows_kept"], sum(len(chunk) for chunk in table.chunks())) == (200, 200)
     assert (len(known), most) == (40, 1)
 
 
 def test_reviews_that_grow_while_they_are_read_are_refused():
     frames = [make_corpus(40)]
-    table, _ = apply_contract({"train": in_chunks(frames[0])}, settings())
+    table, _ = check_reviews({"train": in_chunks(frames[0])}, settings())
     assert len(whole(table)) == 40
 
-    growing, _ = apply_contract({"train": RawTable([("a.csv", lambda: iter(frames))])}, settings())
+    growing, _ = check_reviews({"train": RawTable([("a.csv", lambda: iter(frames))])}, settings())
     frames.append(make_corpus(2, seed=1))
     with pytest.raises(ValueError, match="the reviews changed while they were read"):
         whole(growing)

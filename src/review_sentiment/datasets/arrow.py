@@ -25,8 +25,7 @@ _MOST_PILES = 200  # of them on disk: a process may open some hundred files
 class ArrowDataset(FolderDataset):
     """A `datasets.DatasetDict` on disk, saved from tables that need not fit into memory.
 
-    kedro-datasets' own Arrow dataset imports torch with the catalog, saves in place, and takes a version that lacks its
-    index for the newest.
+    kedro-datasets' own Arrow dataset imports torch with the catalog, saves in place, and loads incomplete versions.
     """
 
     MARKER: ClassVar[str] = "dataset_dict.json"
@@ -60,9 +59,9 @@ class ArrowDataset(FolderDataset):
 
 
 def _write_rows(rows: ChunkedTable | DrawnRows, folder: Path, name: str) -> "Dataset":
-    """Write all rows to a file, and give the first one as a data set, which knows all else that belongs on disk.
+    """Write all rows to a file, and return the first as a data set, which holds what else belongs on disk.
 
-    `datasets` can save what it has in memory or in a cache, either of which would hold all rows once more.
+    `datasets` saves only what it has in memory or in a cache, either of which would be one more copy.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -75,14 +74,14 @@ def _write_rows(rows: ChunkedTable | DrawnRows, folder: Path, name: str) -> "Dat
         for batch in batches:
             writer.write_batch(batch)
             first = first or batch.slice(0, 1)
-    # Named anew: `datasets` takes data sets of one fingerprint for the same, and one row tells too little.
+    # A new fingerprint: `datasets` takes data sets of one fingerprint for the same, and one row does not identify them.
     sample = Dataset(pa.Table.from_batches([first] if first else [], schema), fingerprint=uuid4().hex[:16])
     sample.info.description = (table.schema.metadata or {}).get(b"description", b"").decode()
     return sample
 
 
 def _in_order(rows: DrawnRows, folder: Path) -> "Iterator[pa.RecordBatch]":
-    """Read a table once, and give its drawn rows in their order: of many, by way of piles on disk."""
+    """Read a table once, and yield its drawn rows in their order; many of them by way of piles on disk."""
     import pyarrow as pa
 
     size = max(_SORTED_ROWS, -(-len(rows) // _MOST_PILES))
@@ -107,7 +106,7 @@ def _in_order(rows: DrawnRows, folder: Path) -> "Iterator[pa.RecordBatch]":
 
 
 def _with_positions(rows: DrawnRows) -> "Iterator[pa.RecordBatch]":
-    """The drawn rows in the table's order, with one more column, which says where each belongs."""
+    """The drawn rows in the table's order, with one more column: the position of each."""
     import pyarrow as pa
 
     position = np.full(rows.table.rows, -1)

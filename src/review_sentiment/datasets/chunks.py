@@ -12,13 +12,7 @@ from review_sentiment.runs.atomic import replace_atomically
 
 
 class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]):
-    """A Parquet file; saving pulls the chunks, so that work on them happens while they are written.
-
-    Args:
-        filepath: The file, or the parent of its versions.
-        version: Kedro's load and save version.
-        metadata: Left for plugins, Kedro-Viz above all.
-    """
+    """A Parquet file; saving pulls the chunks, so that work on them happens while they are written."""
 
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
@@ -27,11 +21,7 @@ class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]
         super().__init__(filepath=PurePosixPath(filepath), version=version)
 
     def load(self) -> ChunkedTable:
-        """Open the newest version, or the one asked for; rows are read when they are asked for.
-
-        Raises:
-            DatasetError: There is none.
-        """
+        """Open the newest version, or the one asked for; rows are read when they are asked for."""
         import pyarrow.parquet as pq
 
         path = Path(self._get_load_path())
@@ -39,7 +29,7 @@ class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]
             raise DatasetError(f"{path} is missing")
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-        # Read ahead, as pyarrow does unless told not to, every part would stay in memory until the last was read.
+        # Read ahead, as pyarrow does by default, every part would stay in memory until the last was read.
         return ChunkedTable(
             schema, rows, lambda: pq.ParquetFile(path, pre_buffer=False).iter_batches(batch_size=CHUNK_ROWS)
         )
@@ -56,11 +46,7 @@ class ChunkedParquetDataset(AbstractVersionedDataset[ChunkedTable, ChunkedTable]
                 writer.write_batch(batch)
 
     def preview(self, nrows: int = 5) -> TablePreview:
-        """Show the first rows in Kedro-Viz.
-
-        Args:
-            nrows: How many.
-        """
+        """Show the first rows in Kedro-Viz."""
         return preview_of(next(self.load().chunks()).head(nrows))
 
     def _exists(self) -> bool:

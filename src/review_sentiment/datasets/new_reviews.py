@@ -3,9 +3,8 @@
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from review_sentiment.addresses import is_address, redact
@@ -14,6 +13,7 @@ from review_sentiment.datasets.files import preview_of
 from review_sentiment.datasets.sources import (
     JSON_LINES,
     SEPARATORS,
+    ReadOnlyDataset,
     SourceFile,
     csv_frames,
     fields_counted,
@@ -22,8 +22,8 @@ from review_sentiment.datasets.sources import (
     json_rows,
     parquet_batches,
     parquet_shape,
+    reading,
     text_lines,
-    told,
 )
 from review_sentiment.errors import UserError
 
@@ -37,16 +37,11 @@ _TAKES = (
 _AS_WRITTEN: dict[str, Any] = {"dtype": str, "keep_default_na": False}
 
 
-class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
-    """Files of reviews to score.
+class NewReviewsDataset(ReadOnlyDataset):
+    """Files of reviews to score: a file, a pattern of files, or an address of either; None if the user has named none.
 
-    Files of text are read through once when they are opened, so that a broken line near the end is told before hours of
-    work, and again when their rows are asked for.
-
-    Args:
-        source: A file, a pattern of files, or an address of either; relative paths count from the working directory,
-            then from the project. None if the user has named none.
-        metadata: Left for plugins, Kedro-Viz above all.
+    Text files are read once when they are opened, so that a broken line near the end is found before hours of work, and
+    again when their rows are asked for.
     """
 
     def __init__(self, *, source: str | None, metadata: dict[str, Any] | None = None) -> None:
@@ -54,10 +49,7 @@ class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
         self._source = source
 
     def load(self) -> ChunkedTable:
-        """Open the files.
-
-        Returns:
-            Their columns as they are: those of a CSV as text, exactly as written; a .txt file has one column, `text`.
+        """Open the files; columns of a CSV are text, exactly as written, and a .txt file has one column, `text`.
 
         Raises:
             UserError: There is no such file, or one is empty, broken, of an unknown kind, or unlike the others.
@@ -72,16 +64,8 @@ class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
             raise UserError(f"{files[0].name} holds no reviews")
         return table
 
-    def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: the reviews are the user's, and are only read."""
-        raise DatasetError("new reviews are read-only")
-
     def preview(self, nrows: int = 5) -> TablePreview:
-        """Show the first rows in Kedro-Viz; none of what is not on this machine: viewing must not download.
-
-        Args:
-            nrows: How many.
-        """
+        """Show the first rows in Kedro-Viz, but none of a store: viewing must not download."""
         if self._source is None or is_address(self._source):
             return TablePreview({"columns": [], "index": [], "data": []})
         return preview_of(next(self.load().chunks()).head(nrows).astype(str))
@@ -104,7 +88,7 @@ def _open(files: list[SourceFile]) -> ChunkedTable:
     }[kinds[0]]
     rows, schema = 0, None
     for file in files:
-        with told(file):
+        with reading(file):
             found, count = measure(file)
         schema, rows = schema or found, rows + count
         if not found.equals(schema):
@@ -162,7 +146,7 @@ def _parquet_batches(file: SourceFile, schema: "pa.Schema") -> "Iterator[pa.Reco
 
 
 def _json_schema(rows: Iterable[dict[str, Any]]) -> "tuple[pa.Schema, int]":
-    """Names and types of all fields, and the number of rows; a field of more than one kind becomes text."""
+    """Names and types of all fields, and the number of rows; a field of more than one type becomes text."""
     import pyarrow as pa
 
     kinds: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Find what a user named by a path, and know it again."""
+"""Find the files that a user named by a path, and hash them."""
 
 import hashlib
 import os
@@ -13,13 +13,9 @@ _CARRIED = Path(review_sentiment.__file__).parent / "project"
 
 
 def find_local(name: str) -> Path | None:
-    """Look a path up from the working directory, then from the project's folder, then in what the wheel carries.
+    """Find a file or folder from the working directory, then from the project's folder, then in what the wheel carries.
 
-    Args:
-        name: An absolute or relative path, or something that is no path at all, such as a hub id.
-
-    Returns:
-        The existing file or folder, or None.
+    Returns None for what does not exist, or is no path, such as a hub id.
     """
     try:
         given = Path(name).expanduser()
@@ -29,7 +25,7 @@ def find_local(name: str) -> Path | None:
 
 
 def carried_conf() -> Path | None:
-    """The configuration that the wheel carries, where the working directory's project has none of its own."""
+    """The configuration that the wheel carries, if the working directory's project has none of its own."""
     carried = _CARRIED / "conf"
     return carried if carried.is_dir() and not (project_folder() / "conf").is_dir() else None
 
@@ -40,20 +36,12 @@ def project_folder() -> Path:
 
 
 def show_path(path: Path) -> str:
-    """A path as people like to read it: from where they are, if it lies below."""
+    """A path as people like to read it: relative to the working directory, if it is below that."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def sha256_of(files: list[Path], within: Path | None = None) -> str:
-    """Hash of files.
-
-    Args:
-        files: One file, or several one after another, such as weights in shards.
-        within: A folder below which names and sizes of the files count too, since they say what is in which split.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Hash the content of files; with `within`, also their paths below that folder and their sizes."""
     digest = hashlib.sha256()
     for file in files:
         if within is not None:

@@ -1,4 +1,4 @@
-"""Read labelled reviews from wherever they are: files, a folder in the hub's layout, or the hub."""
+"""Read labeled reviews from wherever they are: files, a folder in the hub's layout, or the hub."""
 
 import logging
 import re
@@ -7,12 +7,11 @@ from functools import partial
 from glob import has_magic
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
 import yaml
-from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from review_sentiment.addresses import is_address, redact
@@ -23,6 +22,7 @@ from review_sentiment.datasets.sources import (
     JSON_LINES,
     SEPARATORS,
     TABLES,
+    ReadOnlyDataset,
     SourceFile,
     csv_frames,
     fields_counted,
@@ -32,16 +32,16 @@ from review_sentiment.datasets.sources import (
     in_chunks,
     json_rows,
     parquet_batches,
-    told,
+    reading,
 )
 from review_sentiment.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-# What the reader of folders may take for tables: others of its kinds unpack archives, or read what only programs write.
+# What the reader of folders may take for tables; its other kinds unpack archives, or read what only programs write.
 _FOLDER_KINDS = {"csv", "json", "parquet", "arrow", "text"}
-# What it made of one of these before, and finds again where the hub can't be reached.
+# Its own copy of one of these, where the hub can't be reached.
 _CACHE_KIND = "cache"
 _KINDS = (
     "a .csv, .tsv, .jsonl, .ndjson or .parquet file, a pattern of such (parts/*.csv), either in a store (s3://…), a"
@@ -57,15 +57,14 @@ _TYPES = {
 }  # fmt: skip
 
 
-class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
-    """Labelled reviews as tables, one for each side: `train`, and `test` where the source keeps one apart.
+class ReviewsDataset(ReadOnlyDataset):
+    """Labeled reviews as tables by side: `train`, and `test` where the source has one.
 
     Args:
         source: A file, a pattern of files, an address of either, a folder in the hub's layout, or a hub id. Relative
-            paths count from the working directory, then from the project.
+            paths are looked up in the working directory, then in the project.
         train_split: Split of a folder or hub id that is the training side.
         test_split: Split that is the test side; None if test rows are to be cut from the training side.
-        metadata: Left for plugins, Kedro-Viz above all.
     """
 
     def __init__(
@@ -76,9 +75,6 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
 
     def load(self) -> dict[str, RawTable]:
         """Open the reviews; rows, with every column as the source has it, are read when they are asked for.
-
-        Returns:
-            Tables by side; files give `train` only.
 
         Raises:
             UserError: The source is missing, empty, of an unknown kind, broken, or can't be reached.
@@ -92,11 +88,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
         return self._load_splits(self._folder())
 
     def content_sha256(self) -> str | None:
-        """Hash of the files, or of all files of the folder; None for what is not on this machine, and can change.
-
-        Raises:
-            UserError: There is no such file or folder.
-        """
+        """Hash of the file, files or folder; None for what is not on this machine, and can change."""
         if is_address(self._source):
             return None
         files = find_files(self._source)
@@ -105,26 +97,14 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
         folder = self._folder()
         return None if folder is None else sha256_of(files_in(folder), within=folder)
 
-    def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: raw reviews are the user's, and are only read."""
-        raise DatasetError("the raw reviews are read-only")
-
     def preview(self, nrows: int = 5) -> TablePreview:
-        """Show the first rows in Kedro-Viz; of what is not on this machine only the name: viewing must not download.
-
-        Args:
-            nrows: How many.
-        """
+        """Show the first rows in Kedro-Viz; of what is not on this machine only the name: viewing must not download."""
         if is_address(self._source) or not (find_files(self._source) or self._folder()):
             return preview_of(pd.DataFrame({"source": [redact(self._source)]}))
         return preview_of(next(self.load()["train"].chunks()).head(nrows))
 
     def _folder(self) -> Path | None:
-        """The local folder, or None for a hub id.
-
-        Raises:
-            UserError: The source can be neither.
-        """
+        """The local folder, or None for a hub id."""
         path = find_local(self._source)
         if path is not None and path.is_dir():
             return path
@@ -164,7 +144,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
             if folder is not None:
                 raise UserError(f"the folder '{folder}' can't be read as a data set: {first_line(error)}") from error
             raise UserError(
-                f"'{source}' is no local file or folder, and could not be had from the hub ({first_line(error)}):"
+                f"'{source}' is no local file or folder, and could not be read from the hub ({first_line(error)}):"
                 f" check spelling and network, or name {_KINDS}"
             ) from error
         wanted = {"train": self._train_split, "test": self._test_split}
@@ -213,22 +193,17 @@ def _texts_in(values: Any) -> Iterator[str]:
 
 
 def _is_relative(path: str) -> bool:
-    """Whether a path leads nowhere but down, as far as its text tells."""
+    """Whether a path leads nowhere but down, as far as its text says."""
     parts = PurePath(path).parts
     return not (urlsplit(path).scheme or "::" in path or PurePath(path).is_absolute() or ".." in parts)
 
 
 def _own_files(folder: Path) -> set[Path]:
-    """Files of a folder, without those that a link leads out of it for; all of them are part of its content hash."""
+    """Files of a folder that are in it when links are followed; all of them are part of its content hash."""
     return {file for file in files_in(folder) if file.resolve().is_relative_to(folder)}
 
 
 def _raw_table(files: list[SourceFile]) -> RawTable:
-    """Open files by their suffix.
-
-    Raises:
-        UserError: A file is empty, broken or of an unknown kind.
-    """
     for file in files:
         if file.suffix not in TABLES:
             raise UserError(f"{file.name}: unknown kind of file '{file.suffix}'; `reviews` takes {_KINDS}")
@@ -239,7 +214,7 @@ def _raw_table(files: list[SourceFile]) -> RawTable:
 
 
 def _frames(file: SourceFile, types: dict[str, str]) -> Iterator[pd.DataFrame]:
-    with told(file):
+    with reading(file):
         if file.suffix in SEPARATORS:
             yield from csv_frames(file, dtype=types, **_MISSING)
         elif file.suffix in JSON_LINES:
@@ -250,14 +225,10 @@ def _frames(file: SourceFile, types: dict[str, str]) -> Iterator[pd.DataFrame]:
 
 
 def _csv_types(files: list[SourceFile]) -> dict[str, str]:
-    """Types of all columns over all rows, which pandas would infer from each chunk alone.
-
-    Raises:
-        UserError: A file is broken, or has rows with more fields than its header.
-    """
+    """Types of all columns over all rows, which pandas would infer from each chunk alone."""
     kinds: dict[str, set[str]] = {}
     for file in files:
-        with told(file), fields_counted(file):
+        with reading(file), fields_counted(file):
             for frame in csv_frames(file, low_memory=False, **_MISSING):
                 for name, column in frame.items():
                     kinds.setdefault(str(name), set()).update(_kinds_of(column))
@@ -265,7 +236,7 @@ def _csv_types(files: list[SourceFile]) -> dict[str, str]:
 
 
 def _kinds_of(column: pd.Series) -> set[str]:
-    """What a column of a chunk holds, by numpy's letter: b, f, i or u, or O for texts; m for missing values."""
+    """What a column of a chunk holds, by numpy's letter: b, f, i, u, or O for text; m for missing values."""
     missing = column.isna()
     if missing.all():
         return {"m"}

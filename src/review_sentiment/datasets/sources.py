@@ -11,10 +11,11 @@ from functools import partial
 from glob import has_magic, iglob
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import fsspec  # type: ignore[import-untyped]
 import pandas as pd
+from kedro.io import AbstractDataset, DatasetError
 
 from review_sentiment.addresses import is_address
 from review_sentiment.chunks import CHUNK_ROWS
@@ -37,9 +38,8 @@ class SourceFile:
     """A file of reviews.
 
     Attributes:
-        name: As it is shown: a path, or an address with its protocol.
-        size: Bytes; None where the store does not tell.
-        open: Opens it to be read.
+        name: A path, or an address with its protocol.
+        size: Bytes; None where the store does not say.
     """
 
     name: str
@@ -52,15 +52,16 @@ class SourceFile:
         return PurePosixPath(self.name).suffix.lower()
 
 
+class ReadOnlyDataset(AbstractDataset[NoReturn, Any]):
+    """What belongs to the user or was published by others: it is never saved."""
+
+    def save(self, data: NoReturn) -> NoReturn:
+        """Refuse."""
+        raise DatasetError(f"{type(self).__name__} is read-only")
+
+
 def find_files(source: str) -> list[SourceFile]:
-    """Find the files that a path, a pattern or an address names.
-
-    Args:
-        source: A file, a pattern such as `parts/*.csv`, or either, or a folder, in a store: `s3://bucket/parts`.
-            Relative paths count from the working directory, then from the project.
-
-    Returns:
-        The files, by name; none if there are none.
+    """Find the files that a path, a pattern (`parts/*.csv`) or an address of a file, pattern or folder names, sorted.
 
     Raises:
         UserError: They are too many for a data set, or the store can't be reached.
@@ -80,13 +81,10 @@ def _open_local(path: Path) -> IO[bytes]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files of a folder, in order.
-
-    Args:
-        folder: It is searched with all that is in it.
+    """All files of a folder and its subfolders, sorted.
 
     Raises:
-        UserError: They are too many for a data set, or not to be looked at.
+        UserError: They are too many for a data set, or can't be listed.
     """
     try:
         files = list(islice((file for file in folder.rglob("*") if file.is_file()), MOST_FILES + 1))
@@ -145,20 +143,13 @@ def _find_in_store(address: str) -> list[SourceFile]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's words, or its name if it has none."""
+    """The first line of an error's message, or its name if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
-def told(file: SourceFile) -> Iterator[None]:
-    """Word what goes wrong while a file of reviews is read.
-
-    Args:
-        file: The file.
-
-    Raises:
-        UserError: It is not UTF-8, or broken; the message names the line where it can.
-    """
+def reading(file: SourceFile) -> Iterator[None]:
+    """Turn what fails while a file is read into a `UserError` that names the file, and for broken UTF-8 the line."""
     from pyarrow import ArrowException
 
     try:
@@ -191,15 +182,7 @@ def _first_broken_line(file: SourceFile) -> int:
 
 
 def csv_frames(file: SourceFile, **options: Any) -> "Iterator[pd.DataFrame]":
-    """Read a CSV or TSV file.
-
-    Args:
-        file: The file.
-        options: How pandas is to read it, such as `dtype`.
-
-    Yields:
-        Frames of at most `CHUNK_ROWS` rows.
-    """
+    """Read a CSV or TSV file in frames of at most `CHUNK_ROWS` rows; `options` are those of `pandas.read_csv`."""
     with (
         file.open() as stream,
         pd.read_csv(
@@ -211,14 +194,7 @@ def csv_frames(file: SourceFile, **options: Any) -> "Iterator[pd.DataFrame]":
 
 @contextmanager
 def fields_counted(file: SourceFile) -> Iterator[None]:
-    """Let pandas, which drops fields that have no name with a warning, or takes them for row names, refuse them.
-
-    Args:
-        file: The CSV or TSV file that is read.
-
-    Raises:
-        UserError: Rows have more fields than the header.
-    """
+    """Refuse rows with more fields than the header, which pandas drops with a warning, or takes for row names."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -230,18 +206,12 @@ def fields_counted(file: SourceFile) -> Iterator[None]:
 
 
 def json_rows(file: SourceFile) -> Iterator[dict[str, Any]]:
-    """Read JSON lines, one object at a time.
-
-    Args:
-        file: The file; empty lines are skipped.
-
-    Yields:
-        Each line's object.
+    """Read JSON lines, one object at a time; empty lines are skipped.
 
     Raises:
         UserError: A line is no JSON object, or not UTF-8; the message names it.
     """
-    with told(file):
+    with reading(file):
         for number, line in enumerate(text_lines(file), start=1):
             if not line.strip():
                 continue
@@ -259,22 +229,14 @@ def json_rows(file: SourceFile) -> Iterator[dict[str, Any]]:
 
 
 def text_lines(file: SourceFile) -> Iterator[str]:
-    """Read a file of text, one line at a time, each without its end.
-
-    Args:
-        file: The file.
-    """
+    """Read the lines of a text file, without their ends."""
     with io.TextIOWrapper(file.open(), encoding="utf-8-sig") as lines:
         for line in lines:
             yield line.removesuffix("\n")
 
 
 def parquet_shape(file: SourceFile) -> "tuple[pa.Schema, int]":
-    """Names and types of a Parquet file's columns, and the number of its rows.
-
-    Args:
-        file: The file.
-    """
+    """Names and types of a Parquet file's columns, and the number of its rows."""
     import pyarrow.parquet as pq
 
     with file.open() as stream, pq.ParquetFile(stream) as table:
@@ -282,23 +244,17 @@ def parquet_shape(file: SourceFile) -> "tuple[pa.Schema, int]":
 
 
 def parquet_batches(file: SourceFile) -> "Iterator[pa.RecordBatch]":
-    """Read a Parquet file.
-
-    Args:
-        file: The file.
-
-    Yields:
-        Batches of at most `CHUNK_ROWS` rows.
+    """Read a Parquet file in batches of at most `CHUNK_ROWS` rows.
 
     Raises:
-        UserError: It is damaged, which its end does not tell.
+        UserError: It is damaged.
     """
     import pyarrow.parquet as pq
 
-    # Read ahead, as pyarrow does unless told not to, every row group would stay in memory until the last was read;
+    # Read ahead, as pyarrow does by default, every row group would stay in memory until the last was read;
     # without a buffer, a whole one is read at once, and some programs write files of one.
     options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
-    with told(file), file.open() as stream, pq.ParquetFile(stream, **options) as table:
+    with reading(file), file.open() as stream, pq.ParquetFile(stream, **options) as table:
         rows = 0
         for batch in table.iter_batches(batch_size=CHUNK_ROWS):
             batch.validate(full=True)
@@ -307,20 +263,12 @@ def parquet_batches(file: SourceFile) -> "Iterator[pa.RecordBatch]":
         if rows != table.metadata.num_rows:
             raise UserError(
                 f"{file.name} is damaged: it says that it has {table.metadata.num_rows:,} rows, and {rows:,} can be"
-                " read; write it anew"
+                " read; write it again"
             )
 
 
 def in_chunks(rows: Iterable[Any], size: int | None = None) -> Iterator[list[Any]]:
-    """Gather rows.
-
-    Args:
-        rows: Any things, one by one.
-        size: How many at most in a list; None for `CHUNK_ROWS`.
-
-    Yields:
-        Lists of them.
-    """
+    """Gather rows in lists of at most `size`, by default `CHUNK_ROWS`."""
     rest = iter(rows)
     while chunk := list(islice(rest, size or CHUNK_ROWS)):
         yield chunk

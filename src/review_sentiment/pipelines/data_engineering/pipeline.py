@@ -1,7 +1,7 @@
-"""Data engineering: from labelled reviews of any source to token ids.
+"""Data engineering: from labeled reviews of any source to token ids.
 
-Consumes `reviews` and the encoder's `tokenizer`; `tokenized_before`, the newest tokens on disk, spares tokenizing the
-same texts again; `run_info` tells by which code. Produces `reviews_checked`, `data_profile`, `splits`, `tokenized` and
+Consumes `reviews`, the encoder's `tokenizer`, `run_info`, and `tokenized_before`, the newest tokens on disk, which are
+reused where nothing changed. Produces `reviews_checked`, `data_profile`, `splits`, `tokenized` and
 `reference_statistics`.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
-from review_sentiment.pipelines.data_engineering import nodes
+from review_sentiment.pipelines.data_engineering import contract, nodes
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -17,7 +17,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
     return Pipeline(
         [
             Node(
-                func=nodes.check_reviews,
+                func=contract.check_reviews,
                 inputs=["reviews", "params:data"],
                 outputs=["reviews_checked", "contract_counts"],
                 name="check_reviews",

@@ -1,7 +1,4 @@
-"""Draw train, validation and test rows: seeded, balanced, and the same rows whatever the order of the file.
-
-Letters: N reviews.
-"""
+"""Draw train, validation and test rows: seeded, balanced, and the same rows whatever the order of the file."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -21,21 +18,18 @@ def draw_splits(reviews: Iterable[pd.DataFrame], params: SubsetParams) -> dict[s
     that they stay the same when the other sizes change.
 
     Args:
-        reviews: The checked reviews, in chunks with `row_id`, `label`, `label_id` and `side`.
-        params: The block `subset`.
+        reviews: Chunks with `row_id`, `label`, `label_id` and `side`.
 
     Returns:
-        Numbers of the rows of `train`, `validation` and `test`, from 0, int64, each in random order. With
+        Row numbers of `train`, `validation` and `test`, from 0, int64, each in random order. With
         `validation_from: test`, validation and test are the same rows.
 
     Raises:
-        UserError: There are fewer rows than asked for, or a split would lack a class; the message says how many there
-            are.
+        UserError: There are fewer rows than asked for, or a split would lack a class.
     """
     draw, shuffled, in_test = _read_numbers(reviews, params)
     train_side, test_side = shuffled[~in_test[shuffled]], shuffled[in_test[shuffled]]
-    has_test_side = len(test_side) > 0
-    if has_test_side:
+    if len(test_side) > 0:
         test, _ = draw.take(test_side, "test_rows", leave_some=False)
     else:
         test, train_side = draw.take(train_side, "test_rows", leave_some=True)
@@ -66,13 +60,7 @@ def _draw_key(row_id: str, seed: int) -> bytes:
 
 @dataclass(frozen=True)
 class _Draw:
-    """Takes rows by their classes.
-
-    Attributes:
-        label_ids: Class of each row, shape (N,).
-        names: Of the classes.
-        params: The block `subset`.
-    """
+    """Takes rows by their classes."""
 
     label_ids: np.ndarray
     names: Mapping[int, str]
@@ -87,26 +75,25 @@ class _Draw:
                 f" below {len(pool):,}"
             )
         labels = self.label_ids[pool]
-        # A class of which nothing is left still counts: a split without it could not be learned or judged.
+        # A class of which nothing is left still counts: a split without it could be neither learned nor evaluated.
         have: pd.Series = pd.Series(labels).value_counts().reindex(sorted(self.names), fill_value=0)
+        left = dict(zip(have.index.tolist(), have.tolist(), strict=True))
         wanted = have if rows == "all" or len(pool) == 0 else _rows_by_class(have, rows, self.params.sampling)
         if len(pool) == 0 or (wanted > have).any():
-            sizes = ", ".join(
-                f"{self.names[label_id]} {count:,}" for label_id, count in zip(have.index.tolist(), have, strict=True)
-            )
+            sizes = ", ".join(f"{self.names[label_id]} {count:,}" for label_id, count in left.items())
             most = int(have.min()) * len(have) if self.params.sampling == "balanced" and len(have) else len(pool)
             raise UserError(
                 f"subset.{name} asks for {rows if rows == 'all' else format(rows, ',')} rows ({self.params.sampling}),"
                 f" but only {len(pool):,} are left ({sizes}), enough for {most:,}: lower it, or lower the other sizes"
                 " in `subset`"
             )
-        lacking = [label_id for label_id, count in zip(wanted.index.tolist(), wanted, strict=True) if count == 0]
-        if lacking:
-            raise UserError(
-                f"subset.{name} would hold no review of the class '{self.names[lacking[0]]}', of which"
-                f" {(labels == lacking[0]).sum():,} are left: change the sizes in `subset`, add reviews of it, or take"
-                " subset.sampling=balanced"
-            )
+        for label_id, count in left.items():
+            if wanted[label_id] == 0:
+                raise UserError(
+                    f"subset.{name} would hold no review of the class '{self.names[label_id]}', of which"
+                    f" {count:,} are left: change the sizes in `subset`, add reviews of it, or take"
+                    " subset.sampling=balanced"
+                )
         taken = np.zeros(len(pool), dtype=np.bool_)
         for label_id, count in wanted.items():
             taken[np.flatnonzero(labels == label_id)[:count]] = True

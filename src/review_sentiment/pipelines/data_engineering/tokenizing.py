@@ -24,25 +24,14 @@ _SCHEMA = pa.schema(
         ("tokens_total", pa.int64()),
     ]
 )
-# Reviews that are tokenized at once: their tokens, before truncation, take more room than their texts.
+# Reviews tokenized at once: their tokens, before truncation, take more memory than their texts.
 _STEP_ROWS = 1000
 
 
 def tokens_hash(
     rows: "Dataset", encoder: EncoderTokenizer, max_tokens: int, params: TokenizeParams, source_sha256: str
 ) -> str:
-    """Hash all that decides what the tokens of a split are.
-
-    Args:
-        rows: The split.
-        encoder: The tokenizer.
-        max_tokens: Most tokens of a review.
-        params: The block `tokenize`.
-        source_sha256: Of this package's code, since other code may cut a review otherwise.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Hash all that the tokens of a split depend on: rows, tokenizer, parameters and this package's code."""
     made_by = [
         source_sha256,
         version("tokenizers"),
@@ -59,18 +48,7 @@ def tokens_hash(
 def tokenize_rows(
     rows: ChunkedTable, encoder: EncoderTokenizer, max_tokens: int, params: TokenizeParams, tokens_hash: str
 ) -> ChunkedTable:
-    """Tokenize all rows while the result is read.
-
-    Args:
-        rows: A split.
-        encoder: The tokenizer.
-        max_tokens: Most tokens of a review.
-        params: The block `tokenize`.
-        tokens_hash: Of the tokens, to be kept with them.
-
-    Returns:
-        As the node `tokenize` says.
-    """
+    """Tokenize all rows while the result is read; the hash becomes its `description`."""
 
     def encode(step: pa.RecordBatch) -> pa.RecordBatch:
         encoded = encode_texts(encoder, step.column("text").to_pylist(), max_tokens, params)
