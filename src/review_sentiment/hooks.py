@@ -179,12 +179,12 @@ class ManifestHooks:
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Start a node's clock."""
-        self._node_begin[node.name] = time.perf_counter()
+        self._node_begin[node.short_name] = time.perf_counter()
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
         """Stop a node's clock."""
-        self._node_seconds[node.name] = round(time.perf_counter() - self._node_begin[node.name], 3)
+        self._node_seconds[node.short_name] = round(time.perf_counter() - self._node_begin[node.short_name], 3)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:

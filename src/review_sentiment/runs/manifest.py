@@ -21,7 +21,8 @@ _LIBRARIES = (
     "accelerate", "datasets", "kedro", "kedro-datasets", "numpy", "pandas", "review_sentiment", "scikit-learn",
     "tokenizers", "torch", "transformers",
 )  # fmt: skip
-SELECTION = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
+NODE_SELECTION = ("from_nodes", "to_nodes", "node_names")
+SELECTION = ("tags", *NODE_SELECTION, "from_inputs", "to_outputs", "namespaces")
 
 
 def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,12 +40,16 @@ def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -
         "run": run_params["run_id"],
         "env": run_params["env"] or "base",
         "pipelines": run_params["pipeline_names"] or ["__default__"],
-        "selection": {name: list(run_params[name]) for name in SELECTION if run_params.get(name)},
+        "selection": {name: _without_groups(name, run_params[name]) for name in SELECTION if run_params.get(name)},
         "command_parameters": flatten(run_params["runtime_params"] or {}),
         "parameters": dict(parameters),
         "libraries": library_versions(),
         "machine": machine(),
     }
+
+
+def _without_groups(option: str, chosen: Iterable[str]) -> list[str]:
+    return [name.rpartition(".")[2] if option in NODE_SELECTION else name for name in chosen]
 
 
 def flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:

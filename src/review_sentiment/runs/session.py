@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.io.core import generate_timestamp
 
@@ -14,6 +15,7 @@ from review_sentiment.errors import UserError
 from review_sentiment.runs.files import is_run_name
 from review_sentiment.runs.interrupts import interrupts_raised
 from review_sentiment.runs.locks import folder_held
+from review_sentiment.runs.manifest import NODE_SELECTION
 
 # Says which run a process belongs to, where an orchestrator runs each pipeline of one run in a process of its own.
 _GIVEN = "REVIEW_SENTIMENT_RUN"
@@ -57,11 +59,20 @@ class RunSession(KedroSession):
         """
         with interrupts_raised():
             try:
-                return super().run(*args, **kwargs)
+                return super().run(*args, **_with_groups(kwargs))
             except KeyboardInterrupt as error:  # Kedro tells its hooks of an `Exception` only
                 if self._started.told:
                     self._hook_manager.hook.on_pipeline_error(error=error, **self._started.told)
                 raise
+
+
+def _with_groups(options: dict[str, Any]) -> dict[str, Any]:
+    """Let nodes be named without their group: `fine_tune` is `modeling.fine_tune`."""
+    names = options.get("pipeline_names") or [options.get("pipeline_name") or "__default__"]
+    nodes = [node for name in names if name in pipelines for node in pipelines[name].nodes]
+    full = {node.short_name: node.name for node in nodes}
+    named = {option: options[option] for option in NODE_SELECTION if options.get(option)}
+    return {**options, **{option: [full.get(name, name) for name in given] for option, given in named.items()}}
 
 
 def given_run() -> str | None:

@@ -105,17 +105,13 @@ def judge_readiness(
     return verdict
 
 
-def enforce_readiness(
-    readiness: dict[str, Any], summary: str, report: str, model_card: dict[str, Any], bounds: ReadinessParams
-) -> None:
+def enforce_readiness(readiness: dict[str, Any], bounds: ReadinessParams, **written: Any) -> None:
     """Fail the run if a check fails and the parameters ask for that; the last node, so that everything is written.
 
     Args:
         readiness: The verdict.
-        summary: Not looked at; it must be written before.
-        report: The same.
-        model_card: The same.
         bounds: The block `readiness`.
+        **written: Not looked at; what must be written before.
 
     Raises:
         UserError: A check fails and `readiness.enforce` is true.
