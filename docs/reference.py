@@ -116,7 +116,7 @@ def catalog_page() -> str:
         page += [f"## {head}\n", _table(("dataset", "what it is, and its kind", "place"), rows)]
     rows = [
         (f"`{name}`<br>{_made_by(*made)}", _meaning(name, made[1], readers[name]),
-         ", ".join(f"`{node}`" for node in sorted({node.name for node in readers[name]})))
+         ", ".join(f"`{node}`" for node in sorted({node.short_name for node in readers[name]})))
         for name, made in makers.items() if name not in entries
     ]  # fmt: skip
     page += [_PASSED_ON_HEAD, _table(("dataset", "what it is", "read by"), rows)]
@@ -124,7 +124,7 @@ def catalog_page() -> str:
 
 
 def _made_by(pipeline: str, node: Node) -> str:
-    return f"made by `{node.name}` in `{pipeline}`"
+    return f"made by `{node.short_name}` in `{pipeline}`"
 
 
 def _place(entry: dict[str, Any]) -> str:

@@ -73,13 +73,13 @@ def test_the_default_run_is_the_three_main_pipelines():
     names = {node.name for node in pipelines["__default__"].nodes}
     parts = ("data_engineering", "modeling", "reporting")
     assert names == {node.name for part in parts for node in pipelines[part].nodes}
-    assert all(node.name == node.func.__name__ for node in pipelines["__default__"].nodes)
+    assert all(node.short_name == node.func.__name__ for node in pipelines["__default__"].nodes)
 
 
 def test_a_failed_gate_comes_after_everything_else():
     pipelines = register_pipelines()
     for name in ("reporting", "__default__"):
-        assert pipelines[name].nodes[-1].name == "enforce_readiness"
+        assert pipelines[name].nodes[-1].short_name == "enforce_readiness"
     assert pipelines["monitoring"].nodes[-1].name == "enforce_drift"
 
 

@@ -176,7 +176,7 @@ def test_the_picture_of_the_pipelines_is_true():
     assert set(groups) == set(pipelines) - {"__default__", "monitoring_of_log"}
     for name, (title, *nodes) in groups.items():
         assert title == name
-        assert set(nodes) <= {node.name for node in pipelines[name].nodes}
+        assert set(nodes) <= {node.short_name for node in pipelines[name].nodes}
     assert set(datasets) <= set().union(*(pipeline.datasets() for pipeline in pipelines.values()))
 
 

@@ -258,8 +258,9 @@ def options(made, params: str, **others: object) -> dict[str, object]:
     return {**{name: value for name, value in context.params.items() if name != "force"}, **others}
 
 
-def test_a_start_where_what_comes_before_is_not_on_disk_is_one_message(made, copy):
-    done = made.command("--from-nodes", "build_report", "--params", f"encoder={made.encoder},reviews=reviews.csv")
+@pytest.mark.parametrize("node", ["build_report", "reporting.presentation.build_report"])
+def test_a_start_where_what_comes_before_is_not_on_disk_is_one_message(made, copy, node):
+    done = made.command("--from-nodes", node, "--params", f"encoder={made.encoder},reviews=reviews.csv")
     assert done.exit_code == 1
     assert "not found in the DataCatalog" in done.output
     assert "Traceback" not in done.output

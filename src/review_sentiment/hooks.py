@@ -194,7 +194,8 @@ class ManifestHooks:
     def _clock(self, node: Node) -> None:
         """Record the time since the first call for a node; nodes may run in several threads."""
         now = time.perf_counter()
-        self._node_seconds[node.name] = round(now - self._node_begin.setdefault(node.name, now), 3)
+        name = node.short_name
+        self._node_seconds[name] = round(now - self._node_begin.setdefault(name, now), 3)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:

@@ -87,7 +87,7 @@ def _check_reviews(manifest: Mapping[str, Any], env: str | None, parameters: dic
         return
     catalog = KedroSession.create(env=env, runtime_params=parameters).load_context().catalog
     catalog["reviews_checked"] = MemoryDataset(copy_mode="assign")
-    SequentialRunner().run(pipelines["data_engineering"].only_nodes("check_reviews"), catalog)
+    SequentialRunner().run(pipelines["data_engineering"].only_nodes_with_outputs("reviews_checked"), catalog)
     if data_hash(catalog.load("reviews_checked").chunks()) != manifest["data_hash"]:
         raise UserError(
             f"the reviews in {manifest['parameters']['reviews']} are no longer those of run {manifest['run']}, so it"

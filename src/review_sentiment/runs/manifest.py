@@ -25,9 +25,15 @@ _LIBRARIES = (
     "tokenizers", "torch", "transformers",
 )  # fmt: skip
 # Kedro's options that leave out nodes.
-SELECTION = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces")
+NODE_SELECTION = ("from_nodes", "to_nodes", "node_names")
+SELECTION = ("tags", *NODE_SELECTION, "from_inputs", "to_outputs", "namespaces")
 # Blocks that decide what data engineering and modeling make; a report, a gate or a scoring can change without it.
 SHAPES_TRAINING = ("data", "subset", "tokenize", "training", "baseline", "train_split", "test_split", "encoder")
+
+
+def _without_groups(option: str, chosen: Iterable[str]) -> list[str]:
+    """Nodes without their namespace."""
+    return [name.rpartition(".")[2] if option in NODE_SELECTION else name for name in chosen]
 
 
 def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +42,7 @@ def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -
         "run": run_params["run_id"],
         "env": run_params["env"] or "base",
         "pipelines": run_params["pipeline_names"] or ["__default__"],
-        "selection": {name: list(run_params[name]) for name in SELECTION if run_params.get(name)},
+        "selection": {name: _without_groups(name, run_params[name]) for name in SELECTION if run_params.get(name)},
         "command_parameters": redact_values(flatten(run_params["runtime_params"] or {})),
         "parameters": redact_values(dict(parameters)),
         "libraries": library_versions(),

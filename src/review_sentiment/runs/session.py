@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.io.core import generate_timestamp
 
@@ -14,6 +15,7 @@ from review_sentiment.errors import UserError
 from review_sentiment.runs.files import is_run_name
 from review_sentiment.runs.interrupts import interrupts_raised
 from review_sentiment.runs.locks import path_held
+from review_sentiment.runs.manifest import NODE_SELECTION
 
 # Names the run of a process, where an orchestrator runs each pipeline of one run in a process of its own.
 _GIVEN = "REVIEW_SENTIMENT_RUN"
@@ -53,11 +55,20 @@ class RunSession(KedroSession):
         """Run as Kedro does; Ctrl-C and SIGTERM raise `Interrupted`, and leave a manifest as a failure does."""
         with interrupts_raised():
             try:
-                return super().run(*args, **kwargs)
+                return super().run(*args, **_with_groups(kwargs))
             except KeyboardInterrupt as error:  # Kedro calls its hooks only for an `Exception`
                 if self._started.arguments:
                     self._hook_manager.hook.on_pipeline_error(error=error, **self._started.arguments)
                 raise
+
+
+def _with_groups(options: dict[str, Any]) -> dict[str, Any]:
+    """Let nodes be named without their namespace: `fine_tune` is `modeling.fine_tune`."""
+    names = options.get("pipeline_names") or [options.get("pipeline_name") or "__default__"]
+    nodes = [node for name in names if name in pipelines for node in pipelines[name].nodes]
+    full = {node.short_name: node.name for node in nodes}
+    named = {option: options[option] for option in NODE_SELECTION if options.get(option)}
+    return {**options, **{option: [full.get(name, name) for name in given] for option, given in named.items()}}
 
 
 def given_run() -> str | None:

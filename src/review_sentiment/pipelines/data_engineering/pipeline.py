@@ -57,5 +57,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 outputs="reference_statistics",
                 name="measure_reference_statistics",
             ),
-        ]
+        ],
+        namespace="data_engineering",
+        prefix_datasets_with_namespace=False,
     )

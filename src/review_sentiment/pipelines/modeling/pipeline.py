@@ -55,5 +55,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 outputs="metrics",
                 name="score",
             ),
-        ]
+        ],
+        namespace="modeling",
+        prefix_datasets_with_namespace=False,
     )

@@ -30,7 +30,7 @@ from review_sentiment.pipelines.reporting.report import build_report, gather_res
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
     """Wire the nodes."""
-    return Pipeline(
+    assessment = Pipeline(
         [
             Node(
                 func=evaluate,
@@ -79,6 +79,12 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 outputs="mistakes",
                 name="list_mistakes",
             ),
+        ],
+        namespace="reporting.assessment",
+        prefix_datasets_with_namespace=False,
+    )
+    presentation = Pipeline(
+        [
             Node(
                 func=record_run,
                 inputs={
@@ -148,13 +154,24 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                 func=enforce_readiness,
                 inputs={
                     "readiness": "readiness",
+                    "bounds": "params:readiness",
+                    # Not looked at, but written before a failed check ends the run.
                     "summary": "summary",
                     "report": "report",
                     "model_card": "model_card",
-                    "bounds": "params:readiness",
+                    "training_curves": "training_curves",
+                    "confusion_matrix": "confusion_matrix",
+                    "calibration_curve": "calibration_curve",
+                    "roc_curve": "roc_curve",
+                    "precision_recall_curve": "precision_recall_curve",
+                    "slice_accuracy": "slice_accuracy",
+                    "runs_over_time": "runs_over_time",
                 },
                 outputs=None,
                 name="enforce_readiness",
             ),
-        ]
+        ],
+        namespace="reporting.presentation",
+        prefix_datasets_with_namespace=False,
     )
+    return assessment + presentation
