@@ -158,12 +158,10 @@ def _sentence(rows: int, accuracy: Mapping[str, Any], band: str, band_low: str, 
     return f"Ready: all {len(checks)} checks pass. Quality: {quality}."
 
 
-def enforce_readiness(
-    readiness: dict[str, Any], summary: str, report: str, model_card: dict[str, Any], bounds: ReadinessParams
-) -> None:
+def enforce_readiness(readiness: dict[str, Any], bounds: ReadinessParams, **_written: Any) -> None:
     """Fail the run if a check failed and `readiness.enforce` is true.
 
-    `summary`, `report` and `model_card` are not used: as inputs they are written before the run fails.
+    What else the node waits for is not used: as inputs they are written before the run fails.
     """
     failed = [f"{check['text']}: {check['detail']}" for check in readiness["checks"] if not check["passed"]]
     if bounds.enforce and failed:
