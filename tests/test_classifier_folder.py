@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoTokenizer
 
 from review_sentiment.datasets.classifier import ClassifierDataset
 from tests.conftest import ROOT
