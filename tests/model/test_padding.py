@@ -18,7 +18,7 @@ def test_batches_keep_to_reviews_and_tokens_and_vectors_to_their_order(threads):
     vectors = compute_by_length(compute, [[7] * length for length in lengths], 0, 4, 2, 24, threads)
 
     np.testing.assert_array_equal(vectors, [[length, 7 * length] for length in lengths])
-    # At most 4 reviews and 24 tokens, unless one has more, each padded to a multiple of 8, but never beyond the longest.
+    # At most 4 reviews and 24 tokens, unless one has more; padded to a multiple of 8, but not beyond the longest.
     assert sorted(shapes) == [(1, 16), (1, 24), (1, 60), (3, 8), (3, 8)]
 
 

@@ -25,8 +25,8 @@ from review_sentiment.model.padding import Batch, compute_by_length
 class TorchForward:
     """A classifier that is ready to score; the model itself is left as it is.
 
-    Where there is a batch for each of torch's threads, each thread computes batches of its own: then they don't wait for
-    each other at every operator.
+    Where there is a batch for each of torch's threads, each computes batches of its own: then they don't wait for each
+    other at every operator.
     """
 
     model: PreTrainedModel

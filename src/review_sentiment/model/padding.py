@@ -11,9 +11,9 @@ import numpy as np
 
 Batch = dict[str, np.ndarray]
 
-# Scored batches are padded to a multiple of this, so that few shapes occur. Each new shape costs memory for good: oneDNN
-# keeps compiled kernels of 1,024 shapes (0.45 MB each on AVX2), and activations of ever new sizes fragment glibc's heap.
-# 5,000 IMDB reviews took 1,820 MiB without it, 990 MiB with it (one layer of MiniLM, fp32, 2 threads, 2026-12-01).
+# Scored batches are padded to a multiple of this, so that few shapes occur. A new shape costs memory for good: oneDNN
+# keeps 1,024 compiled kernels (0.45 MB each on AVX2), and activations of ever new sizes fragment glibc's heap. 5,000
+# IMDB reviews took 1,820 MiB without it, 990 MiB with it (one layer of MiniLM, fp32, 2 threads, 2026-12-01).
 LENGTH_STEP = 8
 
 
@@ -54,7 +54,7 @@ def compute_by_length(
         width: D.
         most_tokens: Tokens per batch, padding included, unless a single review has more; None for no limit.
         threads: How many batches to compute at a time.
-        max_length: Longest sequence that the model accepts; None where unknown: nothing is padded beyond the longest row.
+        max_length: Longest sequence that the model accepts; None where unknown, to pad to the longest row at most.
 
     Returns:
         Vectors in the order of `rows`, float32, shape (N, D).
