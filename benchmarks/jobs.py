@@ -24,7 +24,7 @@ from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.encoder import Classifier, Pretrained, add_head
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
-from review_sentiment.pipelines.modeling import training
+from review_sentiment.pipelines.modeling import run, training
 from review_sentiment.pipelines.modeling.batches import LengthBatches
 from review_sentiment.pipelines.modeling.cluster import train_on_ray
 from review_sentiment.pipelines.modeling.workers import Workers
@@ -56,7 +56,7 @@ class Job:
         params = self.params
         with TemporaryDirectory() as folder:
             blocks = params.training, params.tokenize, params.diagnosis
-            job = training.Job(self.tokenized, params.data.label_names, pretrained, *blocks)
+            job = run.Job(self.tokenized, params.data.label_names, pretrained, *blocks)
             checkpoints = Checkpoints(Path(folder), "benchmark", resume=False)
             if params.training.executor == "ray":
                 return train_on_ray(job, checkpoints)

@@ -24,7 +24,7 @@ from review_sentiment.params import flatten
 from review_sentiment.runs.session import RunSession
 
 if TYPE_CHECKING:
-    from review_sentiment.pipelines.modeling.training import Job
+    from review_sentiment.pipelines.modeling.run import Job
 
 # Threads cost a model of this size more than they bring; set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -276,7 +276,7 @@ def training_job(whole_run: Project, raw: dict) -> Callable[..., "Job"]:
     """A tiny training on the tokens of the shared run."""
     from review_sentiment.datasets.encoder import PretrainedDataset
     from review_sentiment.params import parse_parameters
-    from review_sentiment.pipelines.modeling.training import Job
+    from review_sentiment.pipelines.modeling.run import Job
 
     def job(encoder: Path | None = None, **training: object) -> Job:
         blocks = {block: {**raw[block], **values} for block, values in TINY.items()}

@@ -1,15 +1,22 @@
-"""A hub on this machine: folders, in the protocol that `hf`, `huggingface_hub` and `datasets` speak."""
+"""Servers on this machine: a hub, in the protocol of `hf`, `huggingface_hub` and `datasets`, and a plain website."""
 
+import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # /api/models/OWNER/NAME/tree/main/FOLDER, /datasets/OWNER/NAME/resolve/main/FILE; for models only /OWNER/NAME/resolve.
@@ -72,13 +79,78 @@ def _entry(folder: Path, path: Path) -> dict[str, Any]:
     return {"type": kind, "path": name, "oid": hashlib.sha1(name.encode()).hexdigest(), "size": size}
 
 
+class _Website(SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, asked: list[str], login: str | None, **kwargs: Any) -> None:
+        self.asked, self.login = asked, login
+        super().__init__(*args, **kwargs)
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        login = self.login and f"Basic {base64.b64encode(self.login.encode()).decode()}"
+        if self.headers.get("Authorization") != login:
+            return self.send_error(401)
+        return super().do_HEAD() if self.command == "HEAD" else super().do_GET()
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing on standard error."""
+
+
+class WebFileSystem(AbstractFileSystem):
+    """As fsspec's own, whose library the tests do without: paths and errors hold the whole address."""
+
+    protocol = "http"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": path, "type": "file", "size": len(self._read(path))}
+
+    def isdir(self, path: str) -> bool:
+        return False
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO:
+        return io.BytesIO(self._read(path))
+
+    def _read(self, path: str) -> bytes:
+        before, _, after = path.rpartition("@")
+        protocol, _, login = before.partition("://")
+        request = Request(f"{protocol}://{after}" if login else path)
+        if login:
+            request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+        try:
+            with urlopen(request) as answer:
+                return answer.read()
+        except HTTPError as error:
+            with error:
+                kind = FileNotFoundError if error.code == 404 else RuntimeError
+                raise kind(f"{path}: {error.code}") from error
+
+
+@contextmanager
+def website(folder: Path, login: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serve a folder for a while, to who has the login; gives `host:port`, and the paths that were asked for."""
+    asked: list[str] = []
+    handler = partial(_Website, directory=folder, asked=asked, login=login)
+    with _serving(handler) as port:
+        yield f"127.0.0.1:{port}", asked
+
+
 @contextmanager
 def hub(repos: Mapping[str, Path]) -> Iterator[str]:
     """Serve folders under their hub ids, for a while; gives the address for `HF_ENDPOINT`."""
-    handler = type("_HubHandler", (_Handler,), {"repos": repos})
+    with _serving(type("_HubHandler", (_Handler,), {"repos": repos})) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _serving(handler: Any) -> Iterator[int]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield server.server_port
         finally:
             server.shutdown()

@@ -4,17 +4,21 @@ import ast
 import json
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.registry import _registry
 from huggingface_hub import constants
 
+from review_sentiment.commands.rerun import rerun_run
 from review_sentiment.datasets.classifier import ClassifierDataset
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.errors import UserError
 from tests.conftest import ROOT, UP_TO_MODELING
+from tests.hub import WebFileSystem, website
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -132,6 +136,63 @@ def test_a_folder_of_archives_is_no_table(tmp_path):
         archive.add(tmp_path / "a.pth", "a.pth")
     with pytest.raises(Exception, match="holds webdataset data, and only arrow, csv, json, parquet, text are read"):
         ReviewsDataset(source=str(folder), train_split="train", test_split=None).load()
+
+
+def texts_below(folder: Path) -> str:
+    return "".join(path.read_text("utf-8", "replace") for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.fixture
+def web(monkeypatch):
+    monkeypatch.setitem(_registry, "http", WebFileSystem)
+
+
+def test_a_password_in_an_address_is_used_and_kept_nowhere(web, project, capfd):
+    with website(project.folder, "user:se@kr3t") as (host, asked):
+        address = f"http://user:se@kr3t@{host}/reviews.csv"
+        run = project.run(reviews=address)
+        project.run("inference", new_reviews=address)
+        shown = f"http://***@{host}/reviews.csv"
+        assert project.load("manifest", run)["parameters"]["reviews"] == shown
+        assert project.load("manifest", run)["command_parameters"]["reviews"] == shown
+        assert shown in texts_below(project.folder / "data/08_reporting")
+        assert "/reviews.csv" in asked
+
+        for source in (
+            address.replace("reviews", "nowhere"),  # 404
+            address.replace("user", "nobody"),  # 401
+            address.replace("http", "nohow"),
+            address.replace("se@", "se/"),
+            f"{address}?sig=kr3t",
+            f"zip://a.csv::{address}",
+        ):
+            for options in (
+                ["--params", f"reviews={source}"],
+                ["--pipelines=inference", "--params", f"new_reviews={source}"],
+            ):
+                done = project.command(*options)
+                assert done.exit_code == 1
+                assert "***" in done.output
+                assert "kr3t" not in done.output
+        sizes = "subset.train_rows=80,subset.validation_rows=20,subset.test_rows=20"
+        done = project.command("--params", f"reviews=reviews.csv,encoder={address},{sizes}")
+        assert f"the encoder '{shown}' is an address" in done.output
+        with pytest.raises(UserError, match="the password is not kept"):
+            rerun_run(run)
+    assert "kr3t" not in texts_below(project.folder)
+    assert "kr3t" not in "".join(capfd.readouterr())
+
+
+def test_a_server_that_fails_half_way_does_not_show_the_password(web, tmp_path):
+    (tmp_path / "reviews.csv").write_text("text,label\nfine,positive\n")
+    with website(tmp_path, "user:secret") as (host, _):
+        reviews = ReviewsDataset(source=f"http://user:secret@{host}/reviews.csv", train_split="train", test_split=None)
+        table = reviews.load()["train"]
+        (tmp_path / "reviews.csv").unlink()
+        with pytest.raises(UserError, match=r"http://\*\*\*@.*/reviews.csv can't be read as csv") as error:
+            list(table.chunks())
+    assert "secret" not in "".join(traceback.format_exception(error.value))
+    assert "secret" not in str(reviews)
 
 
 def test_a_revision_of_a_hub_encoder_can_be_pinned(tiny_encoder, tmp_path, monkeypatch):

@@ -3,12 +3,8 @@
 import gzip
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import fsspec
 import pandas as pd
@@ -22,6 +18,7 @@ from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes
 from tests.conftest import make_corpus, whole
+from tests.hub import website
 
 
 def read(source: object) -> pd.DataFrame:
@@ -200,33 +197,16 @@ def card(data_files: object, **config: object) -> str:
     return f"---\nconfigs: {json.dumps([{'config_name': 'default', 'data_files': data_files, **config}])}\n---\n"
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve a folder over HTTP, for a while; gives the address, and the paths that were asked for."""
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            asked.append(self.path)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-
-
 @pytest.mark.parametrize(
     ("name", "path"),
     [
         ("README.md", "{outside}/train.csv"),
         ("README.md", "../outside/*.csv"),
         ("README.md", "file://{outside}/train.csv"),
-        ("README.md", "{address}/train.csv"),
+        ("README.md", "http://{host}/train.csv"),
         ("README.md", "hf://datasets/owner/name/train.csv"),
-        ("README.md", "zip://train.csv::{address}/train.zip"),
-        (".huggingface.yaml", "{address}/train.csv"),
+        ("README.md", "zip://train.csv::http://{host}/train.zip"),
+        (".huggingface.yaml", "http://{host}/train.csv"),
     ],
 )
 def test_a_folder_that_names_what_is_outside_of_it_is_refused(tmp_path, name, path):
@@ -234,8 +214,8 @@ def test_a_folder_that_names_what_is_outside_of_it_is_refused(tmp_path, name, pa
     for place in (folder, outside):
         place.mkdir()
         make_corpus(6).to_csv(place / "train.csv", index=False)
-    with served(outside) as (address, asked):
-        named = path.format(outside=outside, address=address)
+    with website(outside) as (host, asked):
+        named = path.format(outside=outside, host=host)
         for data_files in (named, [named], {"train": named}, [{"split": "train", "path": ["train.csv", named]}]):
             (folder / name).write_text(card(data_files).strip("-\n") if name != "README.md" else card(data_files))
             with pytest.raises(DatasetError, match="which is outside of it: name only files in the folder"):
@@ -243,15 +223,15 @@ def test_a_folder_that_names_what_is_outside_of_it_is_refused(tmp_path, name, pa
         assert asked == []
 
 
-@pytest.mark.parametrize("place", ["..", "{outside}", "{address}", "link"])
+@pytest.mark.parametrize("place", ["..", "{outside}", "http://{host}", "link"])
 def test_a_folder_whose_data_are_in_another_is_refused(tmp_path, place):
     folder, outside = tmp_path / "folder", tmp_path / "outside"
     folder.mkdir()
     outside.mkdir()
     make_corpus(6).to_csv(outside / "train.csv", index=False)
     (folder / "link").symlink_to(outside)
-    with served(outside) as (address, asked):
-        data_dir = place.format(outside=outside, address=address)
+    with website(outside) as (host, asked):
+        data_dir = place.format(outside=outside, host=host)
         make_corpus(6).to_csv(folder / "train.csv", index=False)
         (folder / "README.md").write_text(card("*.csv", data_dir=data_dir))
         with pytest.raises(DatasetError, match="which is outside of it: name only files in the folder"):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from review_sentiment.addresses import redact
+
 _MOST_LINES, _LONGEST_LINE = 24, 600
 
 
@@ -33,8 +35,9 @@ def fit_to_show(message: str) -> str:
     """Keep a message readable that quotes a file or a parameter, and a terminal from obeying what it quotes.
 
     Control characters become escapes; long lines and many lines are cut in the middle, since the beginning says what
-    was wrong, and the end what to do.
+    was wrong, and the end what to do. Passwords in addresses are hidden.
     """
+    message = redact(message)
     lines = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message).split("\n")
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 4], f"… {len(lines) - _MOST_LINES + 1} more lines …", *lines[-3:]]

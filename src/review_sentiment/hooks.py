@@ -16,6 +16,7 @@ from kedro.io import AbstractVersionedDataset, CatalogProtocol, DatasetError, Ve
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from review_sentiment.addresses import redact
 from review_sentiment.catalog import files_of
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.paths import find_local
@@ -239,7 +240,7 @@ class ManifestHooks:
         if self._run_info is None:
             return
         try:
-            self._save(users_fault(error) or f"{type(error).__name__}: {error}")
+            self._save(users_fault(error) or redact(f"{type(error).__name__}: {error}"))
         except Exception:
             logger.warning("The manifest of the failed run could not be saved", exc_info=True)
 

@@ -180,7 +180,7 @@ class BaselineParams(Block):
     """TF-IDF with logistic regression: the YAML block `baseline`."""
 
     ngram_max: int = Field(ge=1, le=5, description="longest word sequence that is a feature")
-    min_rows: PositiveInt = Field(description="a feature must stand in this many reviews")
+    min_rows: PositiveInt = Field(description="a feature must be in this many reviews")
     inverse_regularization: float = Field(gt=0, description="scikit-learn's C; larger fits closer")
 
 

@@ -15,13 +15,13 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from review_sentiment.pipelines.modeling.watch import DivergedError
 
 from review_sentiment.datasets.encoder import PretrainedDataset
 from review_sentiment.errors import UserError
 from review_sentiment.model.encoder import Classifier, add_head
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.cluster import Outcome, train_on_ray
-from review_sentiment.pipelines.modeling.watch import DivergedError
 from review_sentiment.runs.cluster import place_workers
 from tests.conftest import UP_TO_MODELING, make_corpus
 

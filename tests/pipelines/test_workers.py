@@ -13,7 +13,8 @@ from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
 from review_sentiment.pipelines.modeling.failures import DivergedError
-from review_sentiment.pipelines.modeling.training import Job, train
+from review_sentiment.pipelines.modeling.run import Job
+from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.pipelines.modeling.workers import Workers
 from tests.conftest import TINY
 

@@ -10,6 +10,7 @@ from kedro.io import MemoryDataset
 from kedro.runner import SequentialRunner
 from rich.text import Text
 
+from review_sentiment.addresses import HIDDEN, is_address, redact_values
 from review_sentiment.catalog import files_of
 from review_sentiment.errors import UserError
 from review_sentiment.params import flatten, load_parameters, parameter_text
@@ -65,10 +66,13 @@ def _parameters_to_give(manifest: Mapping[str, Any], env: str | None) -> tuple[d
         recorded |= {f"training.{name}": compute[name] for name in ("dtype", "threads", "attention")}
         recorded["training.device"] = "auto" if compute["device"] == "cuda" else compute["device"]
     config = KedroSession.create(env=env).load_context().config_loader
-    today = flatten(load_parameters(config).model_dump(mode="json"))
+    today = redact_values(flatten(load_parameters(config).model_dump(mode="json")))
     nested: dict[str, Any] = {}
     for name in recorded.keys() & today.keys():
-        if today[name] != recorded[name]:
+        value = recorded[name]
+        if today[name] != value:
+            if is_address(str(value)) and HIDDEN in value:
+                raise UserError(f"{name} was {value}, and the password is not kept: name it in conf/local/globals.yml")
             *blocks, key = name.split(".")
             place = nested
             for block in blocks:

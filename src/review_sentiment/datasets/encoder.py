@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
+from review_sentiment.addresses import is_address, redact
 from review_sentiment.datasets.paths import find_local, sha256_of
 from review_sentiment.datasets.sources import first_line
 from review_sentiment.errors import UserError
@@ -50,6 +51,8 @@ def _find_encoder(encoder: str, files: list[str]) -> Path:
     folder = find_local(encoder)
     if folder is not None:
         return folder
+    if is_address(encoder):
+        raise UserError(f"the encoder '{encoder}' is an address: name minilm, a local folder, or a hub id")
     from huggingface_hub import snapshot_download
 
     name, _, revision = encoder.partition("@")
@@ -107,7 +110,7 @@ class _EncoderDataset(AbstractDataset[NoReturn, Any]):
         raise DatasetError("pretrained encoders are read-only")
 
     def _describe(self) -> dict[str, Any]:
-        return {"encoder": self._encoder}
+        return {"encoder": redact(self._encoder)}
 
 
 class TokenizerDataset(_EncoderDataset):

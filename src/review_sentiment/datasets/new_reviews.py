@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
+from review_sentiment.addresses import is_address, redact
 from review_sentiment.chunks import ChunkedTable
 from review_sentiment.datasets.files import preview_of
 from review_sentiment.datasets.sources import (
@@ -18,7 +19,6 @@ from review_sentiment.datasets.sources import (
     fields_counted,
     find_files,
     in_chunks,
-    is_address,
     json_rows,
     parquet_batches,
     parquet_shape,
@@ -87,7 +87,7 @@ class NewReviewsDataset(AbstractDataset[NoReturn, ChunkedTable]):
         return preview_of(next(self.load().chunks()).head(nrows).astype(str))
 
     def _describe(self) -> dict[str, Any]:
-        return {"source": self._source}
+        return {"source": self._source and redact(self._source)}
 
 
 def _open(files: list[SourceFile]) -> ChunkedTable:

@@ -15,6 +15,7 @@ import yaml
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
+from review_sentiment.addresses import is_address, redact
 from review_sentiment.chunks import RawTable, stream_rows
 from review_sentiment.datasets.files import preview_of
 from review_sentiment.datasets.paths import find_local, sha256_of
@@ -29,7 +30,6 @@ from review_sentiment.datasets.sources import (
     find_files,
     first_line,
     in_chunks,
-    is_address,
     json_rows,
     parquet_batches,
     told,
@@ -116,7 +116,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
             nrows: How many.
         """
         if is_address(self._source) or not (find_files(self._source) or self._folder()):
-            return preview_of(pd.DataFrame({"source": [self._source]}))
+            return preview_of(pd.DataFrame({"source": [redact(self._source)]}))
         return preview_of(next(self.load()["train"].chunks()).head(nrows))
 
     def _folder(self) -> Path | None:
@@ -188,7 +188,7 @@ class ReviewsDataset(AbstractDataset[NoReturn, dict[str, RawTable]]):
             )
 
     def _describe(self) -> dict[str, Any]:
-        return {"source": self._source, "train_split": self._train_split, "test_split": self._test_split}
+        return {"source": redact(self._source), "train_split": self._train_split, "test_split": self._test_split}
 
 
 def _paths_in_card(folder: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec  # type: ignore[import-untyped]
 import pandas as pd
 
+from review_sentiment.addresses import is_address
 from review_sentiment.chunks import CHUNK_ROWS
 from review_sentiment.datasets.paths import find_local, project_folder
 from review_sentiment.errors import UserError
@@ -49,11 +50,6 @@ class SourceFile:
     def suffix(self) -> str:
         """The kind of file, in small letters."""
         return PurePosixPath(self.name).suffix.lower()
-
-
-def is_address(source: str) -> bool:
-    """Whether a source names a store by a protocol, as `s3://` does."""
-    return "://" in source
 
 
 def find_files(source: str) -> list[SourceFile]:
@@ -132,13 +128,14 @@ def _find_in_store(address: str) -> list[SourceFile]:
             }
         else:
             found = {path: store.info(path)} if store.exists(path) else {}
-    # Each store has errors of its own, for a missing library, a name that is not known, a key, or the network.
+    # Each store has errors of its own, for a missing library, a name that is not known, a key, or the network. They
+    # may quote the address with its password, and Kedro-Viz writes down the traceback of all causes: hence `from None`.
     except ImportError as error:
         raise UserError(
             f"'{address}' can't be read yet: {error} (pip install what it names; {protocol}:// needs it)"
-        ) from error
+        ) from None
     except Exception as error:
-        raise UserError(f"'{address}' can't be read: {first_line(error)}") from error
+        raise UserError(f"'{address}' can't be read: {first_line(error)}") from None
     files = sorted(name for name, about in found.items() if about["type"] == "file")
     if len(files) > MOST_FILES:
         raise UserError(f"'{address}' holds more than {MOST_FILES:,} files: name fewer")
@@ -171,11 +168,16 @@ def told(file: SourceFile) -> Iterator[None]:
             f"{file.name}, line {_first_broken_line(file)}: not valid UTF-8; save the file as UTF-8"
             " (for example: iconv -f latin1 -t utf-8)"
         ) from None
-    # pandas' parser errors are ValueErrors; the others come of values too deep or too large for a table.
-    except (ValueError, OSError, ArrowException, RecursionError, OverflowError) as error:
-        if isinstance(error, UserError):
+    except UserError:
+        raise
+    except Exception as error:
+        # pandas' parser errors are ValueErrors; the others come of values too deep or too large for a table.
+        expected = (ValueError, OSError, ArrowException, RecursionError, OverflowError)
+        is_remote = is_address(file.name)  # then the error may be any, and quote the password
+        if not is_remote and not isinstance(error, expected):
             raise
-        raise UserError(f"{file.name} can't be read as {file.suffix[1:]}: {first_line(error)}") from error
+        message = f"{file.name} can't be read as {file.suffix[1:]}: {first_line(error)}"
+        raise UserError(message) from (None if is_remote else error)
 
 
 def _first_broken_line(file: SourceFile) -> int:

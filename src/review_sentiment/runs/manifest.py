@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import review_sentiment
+from review_sentiment.addresses import redact_values
 from review_sentiment.chunks import CHUNK_ROWS
 from review_sentiment.params import flatten
 from review_sentiment.text import names_of_keys, row_keys
@@ -36,8 +37,8 @@ def describe_run(run_params: Mapping[str, Any], parameters: Mapping[str, Any]) -
         "env": run_params["env"] or "base",
         "pipelines": run_params["pipeline_names"] or ["__default__"],
         "selection": {name: list(run_params[name]) for name in SELECTION if run_params.get(name)},
-        "command_parameters": flatten(run_params["runtime_params"] or {}),
-        "parameters": dict(parameters),
+        "command_parameters": redact_values(flatten(run_params["runtime_params"] or {})),
+        "parameters": redact_values(dict(parameters)),
         "libraries": library_versions(),
         "machine": machine(),
     }

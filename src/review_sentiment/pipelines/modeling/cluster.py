@@ -21,7 +21,8 @@ from review_sentiment.model.encoder import Classifier, Pretrained
 from review_sentiment.params import TokenizeParams
 from review_sentiment.pipelines.modeling.checkpointing import how_to_go_on
 from review_sentiment.pipelines.modeling.failures import DivergedError, out_of_memory_explained
-from review_sentiment.pipelines.modeling.training import Job, train
+from review_sentiment.pipelines.modeling.run import Job
+from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.pipelines.modeling.workers import Workers
 from review_sentiment.runs.cluster import on_this_machine, place_workers, ray_cluster
 from review_sentiment.runs.interrupts import Interrupted

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,8 @@ from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBat
 from review_sentiment.pipelines.modeling.callbacks import HealthWatch, History, KeepBest, SpeedCheck, WeightAverage
 from review_sentiment.pipelines.modeling.checkpointing import Checkpointing, ResumableTrainer, Stateful
 from review_sentiment.pipelines.modeling.plan import Clock, Schedule
+from review_sentiment.pipelines.modeling.run import Planned
 from review_sentiment.pipelines.modeling.temperature import calibrate
-
-if TYPE_CHECKING:
-    from review_sentiment.pipelines.modeling.training import Planned
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class ReviewTrainer(ResumableTrainer):
     """
 
     def __init__(
-        self, run: "Planned", parts: Parts, checkpointing: Checkpointing, resumed: Mapping[str, Any] | None, folder: str
+        self, run: Planned, parts: Parts, checkpointing: Checkpointing, resumed: Mapping[str, Any] | None, folder: str
     ) -> None:
         super().__init__(
             checkpointing=checkpointing,
@@ -142,7 +140,7 @@ class ReviewTrainer(ResumableTrainer):
         return metrics
 
 
-def training_arguments(run: "Planned", folder: str) -> TrainingArguments:
+def training_arguments(run: Planned, folder: str) -> TrainingArguments:
     """The Trainer's arguments; the Trainer insists on a folder, where nothing is saved."""
     params, compute = run.job.training, run.compute
     arguments = TrainingArguments(

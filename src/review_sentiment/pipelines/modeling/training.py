@@ -6,21 +6,19 @@ Each step takes what the step before knew of the run, and returns it with more.
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import softmax
 from review_sentiment.model.dtype import bf16_hidden_states
 from review_sentiment.model.encoder import (
     Classifier,
-    Pretrained,
     add_head,
     architecture_of,
     freeze_lowest,
@@ -28,10 +26,9 @@ from review_sentiment.model.encoder import (
 )
 from review_sentiment.model.first_token import first_token_only
 from review_sentiment.model.forward import TorchForward
-from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
-from review_sentiment.pipelines.modeling.batches import Batches, MaxLength, preview_batches
+from review_sentiment.params import TrainingParams
+from review_sentiment.pipelines.modeling.batches import Batches, MaxLength
 from review_sentiment.pipelines.modeling.benchmark import (
-    Batch,
     ComputeSettings,
     choose_compute,
     choose_device,
@@ -57,97 +54,15 @@ from review_sentiment.pipelines.modeling.plan import (
     fit_plan,
     plan_training,
 )
+from review_sentiment.pipelines.modeling.run import Job, Measured, Planned, Prepared, with_sizes
 from review_sentiment.pipelines.modeling.temperature import scale_head
 from review_sentiment.pipelines.modeling.trainer import Parts, ReviewTrainer
 from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
-    from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints
+    from review_sentiment.datasets.checkpoints import Checkpoints
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to train.
-
-    Attributes:
-        tokenized: Splits `train` and `validation` with `row_id`, `input_ids`, `length` and `label_id`.
-        label_names: Class names in the order of label_id.
-        pretrained: The encoder.
-        training: The block `training`.
-        tokenize: The block `tokenize`, kept with the classifier so that new texts are cut the same way.
-        diagnosis: The block `diagnosis`: bounds of the signs that are logged while it trains.
-    """
-
-    tokenized: Mapping[str, Any]
-    label_names: Sequence[str]
-    pretrained: Pretrained
-    training: TrainingParams
-    tokenize: TokenizeParams
-    diagnosis: DiagnosisParams
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run whose model has a head, and whose parameters and data fit together.
-
-    Attributes:
-        job: What to train.
-        workers: The processes that train together.
-        checkpoints: Keeps them.
-        resumed: The checkpoint to continue from, if any.
-        identity: Everything that decides the result; a resumed training must have the same.
-        start: `time.perf_counter` when the run began.
-        model: The classifier, with a new head.
-        batches: Makes the model's inputs.
-        learning_rate_scale: For this encoder's width.
-        full_plan: The steps without a time budget.
-    """
-
-    job: Job
-    workers: Workers
-    checkpoints: "Checkpoints"
-    resumed: "Checkpoint | None"
-    identity: dict[str, Any]
-    start: float
-    model: PreTrainedModel
-    batches: Batches
-    learning_rate_scale: float
-    full_plan: TrainingPlan
-
-    @property
-    def pads_to_limit(self) -> bool:
-        """Whether each batch is padded to the length limit."""
-        return self.job.training.padding == "max_tokens"
-
-    def typical_batch(self, params: TrainingParams) -> tuple[Batch, float]:
-        """This worker's share of a batch of about the mean size, and the share of padding in an epoch."""
-        train = self.job.tokenized["train"]
-        to_length = self.batches.max_length.full if self.pads_to_limit else None
-        rows, padding_share = preview_batches(train["length"][:], params, to_length)
-        return self.batches.at_full_length([train[row] for row in self.workers.share(rows)]), padding_share
-
-
-@dataclass(frozen=True)
-class Measured(Prepared):
-    """A run whose computation was chosen and timed."""
-
-    compute: ComputeSettings
-    pace: Pace
-    padding_share: float
-
-    @property
-    def sized_params(self) -> TrainingParams:
-        """The block `training` with the batch sizes that this device computes."""
-        return with_sizes(self.job.training, self.compute)
-
-
-@dataclass(frozen=True)
-class Planned(Measured):
-    """A run whose steps are settled."""
-
-    plan: TrainingPlan
 
 
 def train(job: Job, checkpoints: "Checkpoints", workers: Workers) -> tuple[Classifier, pd.DataFrame]:
@@ -312,12 +227,6 @@ def finish(run: Planned, parts: Parts) -> tuple[Classifier, pd.DataFrame]:
         megabytes=run.model.get_memory_footprint() / 1e6,
         resumed=", ".join(f"at step {before['step']} of run {before['run']}" for before in run.checkpoints.resumed),
     )
-
-
-def with_sizes(params: TrainingParams, compute: ComputeSettings) -> TrainingParams:
-    """The block `training` with the batch sizes that a device computes."""
-    names = ("batch_size", "accumulation_steps", "eval_batch_size")
-    return params.model_copy(update={name: getattr(compute, name) for name in names})
 
 
 def _start_head(run: Prepared, params: TrainingParams, compute: ComputeSettings) -> None:
