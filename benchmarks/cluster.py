@@ -23,7 +23,7 @@ from review_sentiment.datasets.encoder import TokenizerDataset
 from review_sentiment.model.encoder import Classifier
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.pipelines.inference.cluster import score_on_ray
-from review_sentiment.pipelines.inference.scoring import score_table
+from review_sentiment.pipelines.inference.nodes import score_reviews
 from review_sentiment.scoring.confidence import Threshold
 from review_sentiment.scoring.scorer import Scorer
 
@@ -86,7 +86,8 @@ def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
     found = []
     for name, workers in ((ONE, 1), (TWO, 2)):
         start = time.perf_counter()
-        scored = pd.concat(score_table(table, "text", scorer, workers).chunks())
+        inference = job.params.inference.model_copy(update={"workers": workers})
+        scored = pd.concat(score_reviews(table, scorer, job.params.data, inference).chunks())
         found.append((name, time.perf_counter() - start, scored))
     return found
 

@@ -66,7 +66,7 @@ def test_every_weight_of_the_encoder_is_used_and_only_the_head_is_new(tiny_encod
 def test_dropout_that_an_encoder_does_not_know_is_refused(tiny_encoder: Path):
     pretrained = PretrainedDataset(encoder=str(tiny_encoder)).load()
     pretrained = replace(pretrained, name="other", config=ModernBertConfig())
-    with pytest.raises(UserError, match="the encoder 'other' has no hidden_dropout that is known: set 0, or null"):
+    with pytest.raises(UserError, match="the encoder 'other' has no known hidden_dropout: set 0, or null"):
         add_head(pretrained, ["bad", "good"], "auto", hidden_dropout=0.2, attention_dropout=0.0)
 
 
@@ -101,14 +101,14 @@ def test_a_head_for_other_classes_is_replaced_and_one_for_as_many_goes_on(tiny_e
     assert "The classification head (classifier.bias, classifier.weight) is new" in caplog.text
     model = add_head(pretrained, ["1", "2", "3", "4", "5"], "auto", None, None)
     torch.testing.assert_close(model.classifier.weight, published.classifier.weight)
-    assert "brings a classification head of its own, and training goes on from it" in caplog.text
+    assert "has a classification head of its own" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (CLIPConfig(), "is of the kind clip, of which transformers has no text classifier: take another"),
-        (XLNetConfig(), r"\(xlnet\) reads the last token, which here is padding: take another"),
+        (CLIPConfig(), "is of the kind clip, for which transformers has no text classifier"),
+        (XLNetConfig(), r"\(xlnet\) reads the last token, which here is padding"),
     ],
 )
 def test_encoders_that_make_no_classifier_here_are_refused(tiny_encoder: Path, config, words):

@@ -50,7 +50,7 @@ def test_texts_are_answered_in_words(trained):
     assert second.endswith("…  (saw 49% of it)")  # 32 of 65 tokens
     accuracy = (trained.load("predictions")["predicted"] == trained.load("predictions")["label"]).mean()
     assert last.startswith(
-        f"Answered by run {trained.first}, computed by torch: {accuracy:.1%} of 20 test reviews right ("
+        f"Answered by run {trained.first}, computed by torch: {accuracy:.1%} accuracy on 20 test reviews ("
     )
 
 

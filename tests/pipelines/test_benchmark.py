@@ -91,7 +91,7 @@ def test_attention_that_the_encoder_lacks_is_refused(model, batch, training, att
 def test_auto_compares_every_way_to_compute(model, batch, training, monkeypatch):
     from review_sentiment.pipelines.modeling import benchmark
 
-    monkeypatch.setattr(benchmark, "bf16_products_gain", lambda width, device: 2.0)  # as on a CPU with bf16
+    monkeypatch.setattr(benchmark, "bf16_matmul_gain", lambda width, device: 2.0)  # as on a CPU with bf16
     reason = choose_compute(model, batch, training).reason
     for choice in ("fp32 eager", "bf16 sdpa", "bf16 sdpa_fp32", "bf16 eager"):
         assert f"{choice} " in reason

@@ -1,8 +1,9 @@
-"""New reviews are scored as training read its own, whatever file they come in."""
+"""New reviews are scored as the test reviews were, whatever file they come in."""
 
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ from review_sentiment.chunks import ChunkedTable
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.inference.scoring import score_table, summarize
+from review_sentiment.pipelines.inference.nodes import score_reviews, summarize_scoring
 from review_sentiment.scoring.scorer import Scorer, build_scorer
 from tests.conftest import make_corpus, whole
 
 
 def scored(project, source, **params) -> pd.DataFrame:
-    """What a run makes of a file."""
+    """Score a file by a run."""
     project.run("inference", new_reviews=str(source), **params)
     return whole(project.load("scored_reviews"))
 
@@ -34,9 +35,13 @@ def scorer(trained) -> Scorer:
     return open_scorer(open_context(), trained.first)
 
 
-def score(source: str | None, scorer: Scorer) -> ChunkedTable:
-    """The same without a run."""
-    return score_table(NewReviewsDataset(source=source).load(), "text", scorer, workers=1)
+@pytest.fixture
+def score(scorer, raw) -> Callable[..., ChunkedTable]:
+    """Score a file without a run."""
+    params = parse_parameters(raw)
+    return lambda source, by=scorer: score_reviews(
+        NewReviewsDataset(source=source).load(), by, params.data, params.inference
+    )
 
 
 def test_a_scored_file_keeps_its_columns_and_agrees_with_the_test_predictions(trained):
@@ -56,7 +61,7 @@ def test_a_scored_file_keeps_its_columns_and_agrees_with_the_test_predictions(tr
     np.testing.assert_allclose(table["seen_share"], predictions["tokens_seen"] / predictions["tokens_total"])
 
 
-def test_every_kind_of_file_gives_the_same_scores(scorer):
+def test_every_kind_of_file_gives_the_same_scores(score):
     texts = [*make_corpus(6, seed=3)["text"], 'He said: "lovely, <br/>superb"']
     frame = pd.DataFrame({"text": texts, "stars": range(7), "note": [1, "two", None, {"a": 3}, 2.5, True, "x"]})
     frame.drop(columns="note").to_csv("same.csv", index=False)
@@ -67,7 +72,7 @@ def test_every_kind_of_file_gives_the_same_scores(scorer):
     with Path("same.txt").open("w") as lines:
         lines.writelines(text + "\n" for text in texts)
 
-    tables = {kind: whole(score(f"same.{kind}", scorer)) for kind in ("csv", "tsv", "jsonl", "parquet", "txt")}
+    tables = {kind: whole(score(f"same.{kind}")) for kind in ("csv", "tsv", "jsonl", "parquet", "txt")}
 
     for table in tables.values():
         np.testing.assert_array_equal(table["proba_positive"], tables["csv"]["proba_positive"])
@@ -75,20 +80,20 @@ def test_every_kind_of_file_gives_the_same_scores(scorer):
     assert list(tables["jsonl"]["note"].fillna("-")) == ["1", "two", "-", '{"a": 3}', "2.5", "true", "x"]
 
 
-def test_rows_without_text_are_kept_unscored_and_counted(trained, scorer):
+def test_rows_without_text_are_kept_unscored_and_counted(trained, scorer, score):
     pd.DataFrame({"text": ["superb lovely film", "", "  <br/> ", None]}).to_parquet("gaps.parquet")
 
-    rows = score("gaps.parquet", scorer)
+    rows = score("gaps.parquet")
     table = whole(rows)
 
     assert list(table["predicted"].isna()) == [False, True, True, True]
     assert list(table["proba_negative"].isna()) == [False, True, True, True]
     assert list(table["confident"][1:]) == [False] * 3
-    summary = summarize(rows, trained.load("predictions"), scorer)
+    summary = summarize_scoring(rows, trained.load("predictions"), scorer)
     assert (summary["rows"], summary["without_text"], sum(summary["predicted"].values())) == (4, 3, 1)
 
 
-def test_confidence_is_chosen_on_validation_and_checked_on_test(trained, raw):
+def test_confidence_is_chosen_on_validation_and_checked_on_test(trained, raw, score):
     table = scored(trained, "reviews.csv", inference={"max_error": 0.3})
     summary = trained.load("scoring_summary")
 
@@ -101,17 +106,17 @@ def test_confidence_is_chosen_on_validation_and_checked_on_test(trained, raw):
     strict = build_scorer(trained.load("classifier"), trained.load("reload_check"), None, trained.first, inference)
     rows = score("reviews.csv", strict)
     assert not whole(rows)["confident"].any()
-    sentence = summarize(rows, trained.load("predictions"), strict)["sentence"]
+    sentence = summarize_scoring(rows, trained.load("predictions"), strict)["sentence"]
     assert "no threshold keeps the error at 1.0%" in sentence
 
 
-def test_files_larger_than_a_chunk_come_out_row_for_row(trained, scorer, monkeypatch):
+def test_files_larger_than_a_chunk_keep_their_rows_in_order(trained, score, monkeypatch):
     from review_sentiment.datasets import chunks, sources
-    from review_sentiment.pipelines.inference import scoring
+    from review_sentiment.pipelines.inference import nodes
 
-    expected = whole(score("reviews.csv", scorer))
+    expected = whole(score("reviews.csv"))
     monkeypatch.setattr(sources, "CHUNK_ROWS", 7)
-    monkeypatch.setattr(scoring, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(nodes, "CHUNK_ROWS", 7)
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 9)
 
     run = trained.run("inference", new_reviews="reviews.csv")
@@ -175,12 +180,12 @@ def joined() -> bytes:
         ("fake.parquet", "text\n", "can't be read as parquet"),
     ],
 )
-def test_a_bad_file_is_one_clear_error(scorer, name, content, message):
+def test_a_bad_file_is_one_clear_error(score, name, content, message):
     if content is not None:
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
     with pytest.raises((UserError, DatasetError), match=message):
-        score(name, scorer)
+        score(name)
 
 
 def test_a_run_that_refuses_its_file_writes_no_scores(trained):

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.metrics import headline_metrics, softmax
-from review_sentiment.model.forward import TorchForward, head_inputs, score_layer
+from review_sentiment.model.forward import TorchForward, score_layer
 from review_sentiment.pipelines.modeling.linear_probe import probe_rows, start_head
 from tests.model.test_first_token import CONFIGS
 
@@ -24,7 +24,7 @@ def test_the_head_of_any_encoder_starts_as_the_regression_that_it_reports(name, 
     rows = [(2 + 3 * label + draw.integers(3, size=3 + index % 4)).tolist() for index, label in enumerate(label_id)]
 
     size = score_layer(model).weight.norm()
-    right = start_head(model, head_inputs(model, rows, 0, 7, "fp32"), label_id)
+    right = start_head(model, TorchForward(model, 0, 7, "fp32").head_inputs(rows), label_id)
     answers = TorchForward(model, 0, 8, "fp32")(rows)
     assert (answers.argmax(axis=1) == label_id).mean() == right > 0.8
     assert headline_metrics(label_id, softmax(answers))["loss"] < np.log(classes)

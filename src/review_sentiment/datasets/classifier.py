@@ -1,6 +1,7 @@
 """A fine-tuned classifier as one folder that transformers can load by itself."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,7 +18,8 @@ _SETTINGS = "review_sentiment.json"
 class ClassifierDataset(FolderDataset):
     """Weights (safetensors), tokenizer, configuration with label names, and the settings of this project.
 
-    `transformers.pipeline("text-classification", folder)` answers with the label names.
+    `transformers.pipeline("text-classification", folder, truncation=True)` answers with the label names, and reads as
+    many tokens of a text as the classifier was evaluated on, from its beginning.
     """
 
     MARKER: ClassVar[str] = _SETTINGS
@@ -43,5 +45,9 @@ class ClassifierDataset(FolderDataset):
 
         transformers_logging.disable_progress_bar()
         data.model.save_pretrained(path)
-        data.tokenizer.save_pretrained(path)
+        tokenizer = deepcopy(data.tokenizer)
+        tokenizer.model_max_length = data.settings["tokenize"]["scoring_max_tokens"]
+        tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.save_pretrained(path)
         (path / _SETTINGS).write_text(json.dumps(data.settings, indent=2, ensure_ascii=False), "utf-8")

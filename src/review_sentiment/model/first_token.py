@@ -1,7 +1,7 @@
-"""Spare an encoder's last layer the work that nobody reads: the head looks at the first token's output only.
+"""Compute an encoder's last layer for the first token only, the one that the head reads.
 
-Keys and values are still made from all tokens, so the outcome is the same; queries, the attention's output and the
-feed-forward block, five sixths of the layer's products, are made for one token instead of all.
+Keys and values are still computed for all tokens, so the result is the same; queries, the attention's output and the
+feed-forward block, five sixths of the layer's matmuls, are computed for one token instead of all.
 
 Letters: B batch, T tokens, H heads, D hidden size.
 """
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-# Layers that are BERT's under a name of their own. Others have parts of the same names, and compute something else: a
-# norm before attention (RoBERTa-PreLayerNorm), a convolution beside it (ConvBERT), adapters (XMOD).
+# Copies of BERT's layer. Other layers have parts of the same names, but compute something else: a norm before attention
+# (RoBERTa-PreLayerNorm), a convolution beside it (ConvBERT), adapters (XMOD).
 _LIKE_BERT = {
     "BertLayer",
     "CamembertLayer",
@@ -30,14 +30,9 @@ _LIKE_BERT = {
 
 @contextmanager
 def first_token_only(model: PreTrainedModel) -> Iterator[bool]:
-    """Let the last layer of `model` answer for the first token alone, for a while.
+    """Let the last layer of a classifier compute the first token alone, for a while; yields whether it can.
 
-    Args:
-        model: A sequence classifier. BERT and its copies (RoBERTa, ELECTRA, …) and DistilBERT are sped up; any other is
-            left as it is.
-
-    Yields:
-        Whether the model was sped up.
+    BERT and its copies (RoBERTa, ELECTRA, …) and DistilBERT can; any other model is left as it is.
     """
     layers = encoder_layers(model)
     forward = _forward_of(layers[-1]) if layers else None
@@ -50,7 +45,7 @@ def first_token_only(model: PreTrainedModel) -> Iterator[bool]:
     try:
         yield True
     finally:
-        del layer.forward  # the class's own shows again
+        del layer.forward  # uncovers the class's own
         if before is not None:
             layer.forward = before
 
@@ -90,7 +85,7 @@ def _distilbert(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None, dropout: float) -> Tensor:
     """Attention of one query (B, 1, D) over keys and values (B, T, D); returns (B, 1, D)."""
-    split = [states.unflatten(-1, (heads, -1)).transpose(1, 2) for states in (query, key, value)]  # (B, H, 1 or T, D/H)
+    split = [tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (query, key, value)]  # (B, H, 1 or T, D/H)
     mask = None if mask is None else mask[:, :, :1]  # (B, 1, 1, T)
     context = torch.nn.functional.scaled_dot_product_attention(*split, attn_mask=mask, dropout_p=dropout)
     return context.transpose(1, 2).flatten(2)

@@ -7,31 +7,17 @@ from typing import Any
 import torch
 
 _REPEATS = 3
-# What takes this long is not measured again.
+# Work that took this long in all is not repeated.
 _LONG_SECONDS = 5.0
 
 
 def best_seconds(work: Callable[[], Any]) -> float:
-    """Time some work.
-
-    Args:
-        work: What to time.
-
-    Returns:
-        Seconds: the best of a few times, the first of which warms up; of one, if that is long.
-    """
+    """Time some work: the best of three times, the first of which warms up, or of fewer if they take long."""
     return best_seconds_of([work])[0]
 
 
 def best_seconds_of(works: Sequence[Callable[[], Any]]) -> list[float]:
-    """Time several kinds of work in turn, so that what else a machine does in a moment falls on all of them alike.
-
-    Args:
-        works: What to time.
-
-    Returns:
-        Seconds of each: the best of a few times, the first of which warms up; of one, if that is long.
-    """
+    """Time several candidates as `best_seconds` does, in turn, so that a busy moment of the machine slows all alike."""
     times: list[list[float]] = [[] for _ in works]
     for _ in range(_REPEATS):
         for work, taken in zip(works, times, strict=True):
@@ -44,21 +30,17 @@ def best_seconds_of(works: Sequence[Callable[[], Any]]) -> list[float]:
     return [min(taken) for taken in times]
 
 
-def bf16_products_gain(width: int, device: torch.device) -> float:
-    """Compare bare matrix products, which is quick even where a CPU only emulates bf16.
+def bf16_matmul_gain(width: int, device: torch.device) -> float:
+    """How many times as fast a bare matmul is in bf16 as in fp32; quick even where a CPU only emulates bf16.
 
     Args:
         width: Hidden size of the encoder.
-        device: Where it computes.
-
-    Returns:
-        How many times as fast as in fp32 they are in bf16.
     """
-    fp32, bf16 = (_product_seconds(width, device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    fp32, bf16 = (_matmul_seconds(width, device, dtype) for dtype in (torch.float32, torch.bfloat16))
     return fp32 / bf16
 
 
-def _product_seconds(width: int, device: torch.device, dtype: torch.dtype) -> float:
+def _matmul_seconds(width: int, device: torch.device, dtype: torch.dtype) -> float:
     inputs = torch.ones(1024, width, dtype=dtype, device=device)
     weights = torch.ones(4 * width, width, dtype=dtype, device=device)
     return best_seconds(lambda: torch.nn.functional.linear(inputs, weights)[0, 0].item())

@@ -1,4 +1,4 @@
-"""Turn texts into token ids, without torch: the same way in data engineering and in inference."""
+"""Turn texts into token ids, without torch, in the same way for training and for scoring."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderTokenizer:
-    """An encoder's tokenizer, and how much text the encoder can read."""
+    """An encoder's tokenizer, and the most tokens that the encoder accepts."""
 
     name: str
     tokenizer: "Tokenizer"
@@ -28,15 +28,7 @@ class EncoderTokenizer:
 
 
 def check_length(encoder: EncoderTokenizer, params: TokenizeParams) -> None:
-    """Refuse a length that the encoder has no positions for.
-
-    Args:
-        encoder: The tokenizer with its encoder's limit.
-        params: The block `tokenize`.
-
-    Raises:
-        UserError: `max_tokens` or `scoring_max_tokens` is above the limit.
-    """
+    """Raise a UserError if `max_tokens` or `scoring_max_tokens` is above the encoder's limit."""
     for name in ("max_tokens", "scoring_max_tokens"):
         limit = getattr(params, name)
         if limit > encoder.max_tokens:
@@ -47,15 +39,7 @@ def check_length(encoder: EncoderTokenizer, params: TokenizeParams) -> None:
 
 
 def truncate(ids: Sequence[int], budget: int, params: TokenizeParams) -> list[int]:
-    """Keep the part of a review that `params.truncation` names.
-
-    Args:
-        ids: The review's token ids, without special tokens.
-        budget: Most ids to keep, at least 1.
-        params: The block `tokenize`.
-
-    Returns:
-        At most `budget` ids, in their order.
+    """Keep at most `budget` ids of a review, without special tokens: the part that `params.truncation` names.
 
     Source: Sun et al. 2019, arXiv 1905.05583, section 5.3.1 (head-only, tail-only, head+tail).
     """
@@ -67,7 +51,7 @@ def truncate(ids: Sequence[int], budget: int, params: TokenizeParams) -> list[in
 
 
 def special_tokens(tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
-    """The ids that a tokenizer puts before and after every text."""
+    """Find the ids that a tokenizer puts before and after every text."""
     frame = tokenizer.encode("a")
     first = frame.special_tokens_mask.index(0)
     last = len(frame.ids) - frame.special_tokens_mask[::-1].index(0)
@@ -77,17 +61,11 @@ def special_tokens(tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
 def encode_texts(
     encoder: EncoderTokenizer, texts: Sequence[str], max_tokens: int, params: TokenizeParams
 ) -> dict[str, list[Any]]:
-    """Tokenize a batch of cleaned reviews.
-
-    Args:
-        encoder: The tokenizer.
-        texts: N reviews.
-        max_tokens: Most tokens of a review, special tokens included.
-        params: The block `tokenize`.
+    """Tokenize a batch of cleaned reviews; all counts include special tokens.
 
     Returns:
-        Columns of N rows: `input_ids` (int32 ids with special tokens, at most `max_tokens`), `length` (how many),
-        `tokens_total` (how many the whole review has, special tokens included).
+        Columns of N rows: `input_ids` (int32, at most `max_tokens`), `length` (how many), `tokens_total` (how many the
+        whole review has).
     """
     tokenizer = encoder.tokenizer
     prefix, suffix = special_tokens(tokenizer)

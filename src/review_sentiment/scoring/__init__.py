@@ -1,1 +1,1 @@
-"""Score new texts with a fine-tuned classifier: one way for files, the command line, the server and exported models."""
+"""Score new texts with a fine-tuned classifier, whether from a file, the command line or the server."""

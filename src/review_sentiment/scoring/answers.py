@@ -1,4 +1,4 @@
-"""What a classifier says about one text, in the form in which commands and the server give it out."""
+"""Scores of single texts, as `kedro predict` and the server return them."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -6,16 +6,16 @@ from review_sentiment.scoring.scorer import Scores
 
 
 class Answer(BaseModel):
-    """What a classifier says about one text."""
+    """The label and probabilities of one text."""
 
     model_config = ConfigDict(extra="forbid")
 
-    label: str = Field(description="the likeliest class", examples=["positive"])
+    label: str = Field(description="the most probable class", examples=["positive"])
     proba: dict[str, float] = Field(
         description="calibrated probability of each class, to six decimals",
         examples=[{"negative": 0.024081, "positive": 0.975919}],
     )
-    confident: bool = Field(description="whether it is sure enough, by the threshold that /info names")
+    confident: bool = Field(description="whether the probability reaches the threshold of /info")
     seen_share: float = Field(ge=0, le=1, description="share of the text that the model read; below 1: it was too long")
 
     @property
@@ -25,15 +25,7 @@ class Answer(BaseModel):
 
 
 def to_answers(scores: Scores, label_names: list[str]) -> list[Answer | None]:
-    """Put scores into words.
-
-    Args:
-        scores: Of N texts.
-        label_names: Class names in the order of label_id.
-
-    Returns:
-        N answers; None where there was nothing to read.
-    """
+    """Convert scores of N texts to N answers; None where there was nothing to read."""
     rows = zip(
         scores.label_id.tolist(), scores.proba.round(6).tolist(), scores.confident.tolist(),
         scores.seen_share.tolist(), strict=True,

@@ -1,4 +1,4 @@
-"""From which probability on an answer counts as sure enough."""
+"""The probability from which on a prediction counts as confident."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,39 +14,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A bound on the highest probability of a review, and what it did on the rows that it was chosen on.
+    """A lower bound on the probability of a prediction, and its effect on the rows that it was chosen on."""
 
-    Attributes:
-        proba: Answers with at least this probability are sure; above 1 where none can be.
-        max_error: Share of wrong answers among the sure ones that was asked for.
-        coverage: Share of the rows that were sure.
-        error: Share of the sure ones that were wrong; 0 where none was sure.
-        rows: How many rows it was chosen on.
-    """
-
-    proba: float
-    max_error: float
-    coverage: float
-    error: float
+    proba: float  # predictions with at least this probability are confident; above 1: none is
+    max_error: float  # share of mistakes among confident predictions that was asked for
+    coverage: float  # share of the rows that are confident
+    error: float  # share of mistakes among these; 0 where there is none
     rows: int
 
     def sure(self, confidence: np.ndarray) -> np.ndarray:
-        """Which answers are sure: bool, shape (N,); `confidence` is the highest probability of each, NaN for none."""
+        """Which predictions are confident: bool, shape (N,); `confidence` is their probability, NaN for none."""
         return confidence >= self.proba
 
 
 def choose_threshold(validation: Mapping[str, Sequence[Any]], max_error: float) -> Threshold:
-    """Find the lowest probability from which on wrong answers are rare enough.
+    """Find the lowest probability from which on mistakes are rare enough.
 
-    One wrong answer more than was seen is counted, so that a handful of rows that happened to be right don't make a
-    threshold: with `max_error` 0.03, at least 33 rows are needed.
+    One mistake more than was seen is counted, so that a few rows that happen to be correct don't make a threshold: with
+    `max_error` 0.03, at least 33 rows are needed.
 
     Args:
-        validation: `confidence`, the highest probability of each row, and `correct`, whether its class was the label.
-        max_error: Largest share of wrong answers among the sure ones, above 0.
+        validation: `confidence`, the probability of each row's prediction, and `correct`, whether it was the label.
+        max_error: Largest share of mistakes among the confident predictions, above 0.
 
     Returns:
-        The threshold; its `proba` is above 1 if no choice of rows is good enough.
+        The threshold; its `proba` is above 1 if none is good enough.
 
     Source: El-Yaniv and Wiener 2010, Journal of Machine Learning Research 11:1605 (error against coverage);
     Angelopoulos et al. 2022, arXiv 2208.02814, equation 4 (one error more).
@@ -54,57 +46,45 @@ def choose_threshold(validation: Mapping[str, Sequence[Any]], max_error: float) 
     confidence = np.asarray(validation["confidence"], dtype=np.float64)
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence = confidence[order]
-    wrong = np.cumsum(~np.asarray(validation["correct"], dtype=bool)[order])
-    sure = np.arange(1, len(order) + 1)
-    # Rows of equal confidence are sure together or not at all.
+    mistakes = np.cumsum(~np.asarray(validation["correct"], dtype=bool)[order])
+    confident = np.arange(1, len(order) + 1)
+    # Rows of equal confidence are confident together or not at all.
     ends_a_tie = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
-    good = np.flatnonzero(((wrong + 1) / (sure + 1) <= max_error) & ends_a_tie)
+    good = np.flatnonzero(((mistakes + 1) / (confident + 1) <= max_error) & ends_a_tie)
     if len(good) == 0:
         return Threshold(proba=1.01, max_error=max_error, coverage=0.0, error=0.0, rows=len(order))
     last = good[-1]
     return Threshold(
         proba=float(sorted_confidence[last]),
         max_error=max_error,
-        coverage=float(sure[last] / len(order)),
-        error=float(wrong[last] / sure[last]),
+        coverage=float(confident[last] / len(order)),
+        error=float(mistakes[last] / confident[last]),
         rows=len(order),
     )
 
 
 def check_on_test(predictions: "pd.DataFrame", threshold: Threshold) -> dict[str, Any]:
-    """Look up on the test rows how often a classifier is right, and what "sure" is worth.
-
-    Args:
-        predictions: The classifier's on its test rows.
-        threshold: From where on an answer is sure.
+    """Measure a classifier's accuracy, and its error among confident predictions, on its test rows.
 
     Returns:
-        `rows`, `accuracy` with its 95 % `accuracy_interval`, `confident` (share of the rows), and `error` (share of the
-        sure ones that are wrong) with its `error_interval`.
+        `rows`, `accuracy`, `confident` (share of the rows), `error` (share of mistakes among these), and the 95 %
+        intervals `accuracy_interval` and `error_interval`.
     """
     proba = predictions.filter(regex="^proba_").max(axis=1).to_numpy()
-    wrong = (predictions["predicted"] != predictions["label"]).to_numpy()
-    rows, right = len(wrong), int((~wrong).sum())
-    sure = threshold.sure(proba)
-    sure_rows, sure_wrong = int(sure.sum()), int(wrong[sure].sum())
+    correct = (predictions["predicted"] == predictions["label"]).to_numpy()
+    confident = threshold.sure(proba)
+    rows, confident_rows, mistakes = len(correct), int(confident.sum()), int((~correct[confident]).sum())
     return {
         "rows": rows,
-        "accuracy": right / rows,
-        "accuracy_interval": list(wilson(right, rows)),
-        "confident": sure_rows / rows,
-        "error": sure_wrong / sure_rows if sure_rows else 0.0,
-        "error_interval": list(wilson(sure_wrong, sure_rows)),
+        "accuracy": correct.mean().item(),
+        "accuracy_interval": list(wilson(int(correct.sum()), rows)),
+        "confident": confident_rows / rows,
+        "error": mistakes / confident_rows if confident_rows else 0.0,
+        "error_interval": list(wilson(mistakes, confident_rows)),
     }
 
 
 def accuracy_text(on_test: Mapping[str, Any]) -> str:
-    """Say how often a classifier was right.
-
-    Args:
-        on_test: As `check_on_test` gives it.
-
-    Returns:
-        Such as `90.4% of 240 test reviews right (86.0% to 93.5%)`.
-    """
+    """Format the accuracy of `check_on_test`, such as `90.4% accuracy on 240 test reviews (86.0% to 93.5%)`."""
     low, high = on_test["accuracy_interval"]
-    return f"{on_test['accuracy']:.1%} of {on_test['rows']:,} test reviews right ({low:.1%} to {high:.1%})"
+    return f"{on_test['accuracy']:.1%} accuracy on {on_test['rows']:,} test reviews ({low:.1%} to {high:.1%})"

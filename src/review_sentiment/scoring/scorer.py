@@ -1,4 +1,4 @@
-"""Score new texts exactly as training read its own: one way for files, the command line and the server.
+"""Score new texts with the cleaning, tokenization and calibration of training.
 
 Letters: K classes, N rows.
 """
@@ -26,39 +26,21 @@ Forward = Callable[[Sequence[Sequence[int]]], np.ndarray]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier says about N texts.
+    """Scores of N texts, some of which may hold nothing to read."""
 
-    Attributes:
-        texts: As they were read: cleaned; empty where there was nothing to read.
-        proba: Calibrated probabilities, float64, shape (N, K); NaN where there was nothing to read.
-        label_id: The likeliest class, int64, shape (N,); -1 where there was nothing to read.
-        confident: Whether it is sure enough, bool, shape (N,).
-        seen_share: Share of each text's tokens that the model saw, shape (N,); 0 where there was nothing to read.
-    """
-
-    texts: list[str]
-    proba: np.ndarray
-    label_id: np.ndarray
-    confident: np.ndarray
-    seen_share: np.ndarray
+    texts: list[str]  # cleaned; empty where there is nothing to read, as NaN, -1, False and 0 below
+    proba: np.ndarray  # calibrated, float64, shape (N, K)
+    label_id: np.ndarray  # of the most probable class, int64, shape (N,)
+    confident: np.ndarray  # bool, shape (N,)
+    seen_share: np.ndarray  # share of each text's tokens that the model saw, shape (N,)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A classifier that is ready to score texts.
+    """A classifier that is ready to score texts."""
 
-    Attributes:
-        run: Version of the run that trained it.
-        label_names: Class names in the order of label_id.
-        tokenizer: Its encoder's tokenizer.
-        tokenize: How training read texts.
-        threshold: From where on an answer is sure.
-        backend: What computes: PyTorch, or one of its ONNX models.
-        forward: The model.
-    """
-
-    run: str
-    label_names: list[str]
+    run: str  # version of the run that trained it
+    label_names: list[str]  # in the order of label_id
     tokenizer: EncoderTokenizer
     tokenize: TokenizeParams
     threshold: Threshold
@@ -66,14 +48,7 @@ class Scorer:
     forward: Forward
 
     def score(self, texts: Sequence[str | None]) -> Scores:
-        """Score texts.
-
-        Args:
-            texts: N texts as they were stored; None or nothing but white space and markup is not scored.
-
-        Returns:
-            The scores, in the same order.
-        """
+        """Score N texts, in their order; None, and texts of nothing but white space and markup, have no score."""
         cleaned = [clean_text(text) if text is not None else "" for text in texts]
         readable = np.array([text != "" for text in cleaned], dtype=bool)
         encoded = encode_texts(self.tokenizer, cleaned, self.tokenize.scoring_max_tokens, self.tokenize)
@@ -87,26 +62,17 @@ class Scorer:
             texts=cleaned,
             proba=proba,
             label_id=label_id,
-            confident=self.threshold.sure(proba.max(axis=1)),  # NaN is not
+            confident=self.threshold.sure(proba.max(axis=1)),  # NaN is not confident
             seen_share=np.where(readable, np.array(encoded["length"]) / np.array(encoded["tokens_total"]), 0.0),
         )
 
 
 def check_evaluated(classifier: "Classifier", reload_check: Mapping[str, Any], run: str) -> None:
-    """Refuse weights that nobody evaluated.
-
-    Args:
-        classifier: As it was read from disk.
-        reload_check: Of the run that trained it; names the weights that were evaluated.
-        run: Version of that run.
-
-    Raises:
-        UserError: These are others.
-    """
+    """Raise a UserError if the weights on disk are not those that `run` evaluated."""
     if reload_check["weights_sha256"] != classifier.weights_sha256:
         raise UserError(
-            f"the weights of run {run} are not the ones that were evaluated, so its figures say nothing about them:"
-            " somebody changed data/06_models/classifier; train again, or name another run with run=RUN"
+            f"the weights of run {run} are not the ones that were evaluated: data/06_models/classifier was changed;"
+            " train again, or name another run with run=RUN"
         )
 
 
@@ -120,17 +86,11 @@ def build_scorer(
     """Make a classifier ready to score texts.
 
     Args:
-        classifier: As it was read from disk.
-        reload_check: Of the run that trained it; names the weights that were evaluated.
-        exported: The newest export, of whichever run; None if there is none.
-        run: Version of the run that trained it.
-        inference: The block `inference`.
-
-    Returns:
-        The scorer.
+        exported: The newest export, of any run; None if there is none.
+        run: Version of the run that trained the classifier.
 
     Raises:
-        UserError: These are not the weights that were evaluated, or they were not exported and should compute so.
+        UserError: The weights are not those that were evaluated, or ONNX is asked for and they were not exported.
     """
     check_evaluated(classifier, reload_check, run)
     if exported is not None and exported.weights_sha256 != classifier.weights_sha256:

@@ -1,4 +1,4 @@
-"""Inference: score new reviews, however many, as training read its own.
+"""Inference: score new reviews, however many, as a run of modeling scored its test reviews.
 
 Consumes `new_reviews`, and of one run of modeling `classifier`, `reload_check` and `predictions`;
 `exported_classifier`, if it is of the same run.

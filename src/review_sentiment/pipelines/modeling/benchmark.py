@@ -14,7 +14,7 @@ from review_sentiment.errors import UserError
 from review_sentiment.model.attention import SDPA_FP32
 from review_sentiment.model.dtype import Dtype, computing_in
 from review_sentiment.model.forward import computing_threads
-from review_sentiment.model.timing import best_seconds, best_seconds_of, bf16_products_gain
+from review_sentiment.model.timing import best_seconds, best_seconds_of, bf16_matmul_gain
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.plan import Pace
 
@@ -213,7 +213,7 @@ def _choose_dtype_and_attention(trial: PreTrainedModel, rows: Batch, params: Tra
     dtypes: list[Dtype] = ["fp32", "bf16"] if params.dtype == "auto" else [params.dtype]
     if params.dtype == "auto":
         # Bare matmuls first: where a CPU only emulates bf16, a whole step in it could take a minute.
-        gain = bf16_products_gain(trial.config.hidden_size, trial.device)
+        gain = bf16_matmul_gain(trial.config.hidden_size, trial.device)
         if gain < 1:
             dtypes.remove("bf16")
             reasons.append(f"bf16 matmuls {gain:.2f} times as fast as fp32")

@@ -25,7 +25,7 @@ from review_sentiment.model.encoder import (
     whole_text_tokenizer,
 )
 from review_sentiment.model.first_token import first_token_only
-from review_sentiment.model.forward import head_inputs
+from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import TrainingParams
 from review_sentiment.pipelines.modeling.batches import Batches, MaxLength
 from review_sentiment.pipelines.modeling.benchmark import (
@@ -239,7 +239,8 @@ def _start_head(run: Prepared, params: TrainingParams, compute: ComputeSettings)
     token_ids = [max_length.cut(ids, max_length.early) for ids in own]
     model = run.model.to(compute.device)
     with compute.applied(model):
-        features = head_inputs(model, token_ids, model.config.pad_token_id, params.eval_batch_size, compute.dtype)
+        forward = TorchForward(model, model.config.pad_token_id, params.eval_batch_size, compute.dtype)
+        features = forward.head_inputs(token_ids)
     accuracy = start_head(model, workers.gather(features, len(chosen)), label_id[chosen])
     logger.info("The linear probe reaches %.1f%% accuracy on them, and training starts from it", 100 * accuracy)
 
