@@ -20,9 +20,9 @@ from statsmodels.stats.proportion import proportion_confint
 from review_sentiment.chunks import ChunkedTable
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import TokenizerDataset
+from review_sentiment.distributed import map_on_workers
 from review_sentiment.model.encoder import Classifier
 from review_sentiment.model.forward import TorchForward
-from review_sentiment.pipelines.inference.cluster import score_on_ray
 from review_sentiment.pipelines.inference.scoring import score_table
 from review_sentiment.scoring.confidence import Threshold
 from review_sentiment.scoring.scorer import Scorer
@@ -94,7 +94,7 @@ def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
 def _carry(texts: list[str]) -> float:
     """Reviews a second that one session can send to workers that do nothing with them, take back, and write."""
     batch = pa.RecordBatch.from_pydict({"text": texts})
-    carried = score_on_ray(_same, itertools.repeat(batch, _CARRIED // len(batch)), workers=2)
+    carried = map_on_workers(_same, itertools.repeat(batch, _CARRIED // len(batch)), workers=2)
     with tempfile.TemporaryDirectory() as folder:
         first = next(carried)  # Ray has started
         table = ChunkedTable(first.schema, 0, lambda: carried)

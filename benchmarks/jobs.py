@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 from kedro.config import OmegaConfigLoader
 from results import ROOT
+from review_sentiment.pipelines.modeling.cluster import train_on_ray
 from transformers import AutoModel, DistilBertConfig, PretrainedConfig, PreTrainedModel
 
 from review_sentiment.chunks import ChunkedTable
@@ -20,14 +21,13 @@ from review_sentiment.datasets.arrow import ArrowDataset
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
+from review_sentiment.distributed import Workers
 from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.encoder import Classifier, Pretrained, add_head
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
 from review_sentiment.pipelines.modeling.batches import LengthBatches
-from review_sentiment.pipelines.modeling.cluster import train_on_ray
 from review_sentiment.pipelines.modeling.training import train
-from review_sentiment.pipelines.modeling.workers import Workers
 from review_sentiment.runs.manifest import source_sha256
 from review_sentiment.settings import CONFIG_LOADER_ARGS
 
@@ -55,11 +55,13 @@ class Job:
         """Fine-tune, on the compute that the parameters name."""
         params = self.params
         with TemporaryDirectory() as folder:
-            arguments = (
+            checkpoints = Checkpoints(Path(folder), "benchmark", resume=False)
+            job = (
                 self.tokenized, params.data.label_names, pretrained, params.training, params.tokenize, params.diagnosis,
-                Checkpoints(Path(folder), "benchmark", resume=False),
             )  # fmt: skip
-            return train_on_ray(*arguments) if params.training.executor == "ray" else train(*arguments, Workers())
+            if params.training.executor == "ray":
+                return train_on_ray(job, checkpoints)
+            return train(*job, checkpoints, Workers())
 
 
 def parameters(env: str, **blocks: dict[str, Any]) -> Parameters:

@@ -291,7 +291,7 @@ def training_job(whole_run: Project, raw: dict, tmp_path: Path) -> Callable[...,
 @pytest.fixture
 def fine_tune(training_job: Callable[..., tuple]) -> Callable[..., tuple]:
     """Train as a run does, without one: classifier and history, for training parameters."""
+    from review_sentiment.distributed import Workers
     from review_sentiment.pipelines.modeling.training import train
-    from review_sentiment.pipelines.modeling.workers import Workers
 
     return lambda **given: train(*training_job(**given), Workers())

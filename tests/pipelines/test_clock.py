@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, get_linear_schedule_with_warmup
 
+from review_sentiment.distributed import Workers
 from review_sentiment.pipelines.modeling.clock import Clock, Schedule, TimeBudget
 from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan
-from review_sentiment.pipelines.modeling.workers import Workers
 
 
 def rates(schedule: Schedule | None, steps: int, move: tuple[int, int] | None = None) -> list[float]:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import Trainer, TrainerControl, TrainerState
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.watch import Watch, memory_told
-from review_sentiment.pipelines.modeling.workers import Workers
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from review_sentiment.datasets.checkpoints import Checkpoints
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
 from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.pipelines.modeling.watch import DivergedError
-from review_sentiment.pipelines.modeling.workers import Workers
 from tests.conftest import TINY
 
 # Of 82 rows in batches of 9 the last holds one, so two of three workers have no share of it; it is also alone in the

@@ -7,10 +7,10 @@ import numpy as np
 from torch.utils.data import BatchSampler, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from review_sentiment.distributed import Workers
 from review_sentiment.model.tokens import special_tokens, truncate
 from review_sentiment.params import TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.plan import TrainingPlan
-from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

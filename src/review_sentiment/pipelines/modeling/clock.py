@@ -10,8 +10,8 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from review_sentiment.distributed import Workers
 from review_sentiment.pipelines.modeling.plan import RESERVE, Pace, TrainingPlan
-from review_sentiment.pipelines.modeling.workers import Workers
 
 logger = logging.getLogger(__name__)
 

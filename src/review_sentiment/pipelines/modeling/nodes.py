@@ -60,16 +60,16 @@ def fine_tune(
     Returns:
         The classifier, and the history of the run.
     """
-    from review_sentiment.pipelines.modeling.cluster import train_on_ray
+    from review_sentiment.distributed import Workers
+    from review_sentiment.pipelines.modeling.on_ray import train_on_ray
     from review_sentiment.pipelines.modeling.self_test import add_self_test
     from review_sentiment.pipelines.modeling.training import train
     from review_sentiment.pipelines.modeling.watch import memory_told
-    from review_sentiment.pipelines.modeling.workers import Workers
 
     job = tokenized, data.label_names, pretrained, training, tokenize, diagnosis
     with memory_told(training, tokenize):
         if training.executor == "ray":
-            classifier, history = train_on_ray(*job, checkpoints)
+            classifier, history = train_on_ray(job, checkpoints)
         else:
             classifier, history = train(*job, checkpoints, Workers())
         return add_self_test(classifier, tokenized["validation"], training.eval_batch_size), history

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainerControl
 
+from review_sentiment.distributed import Workers
 from review_sentiment.metrics import headline_metrics, softmax
 from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.forward import TorchForward, score_layer
@@ -21,7 +22,6 @@ from review_sentiment.pipelines.modeling.checkpointing import ResumableTrainer
 from review_sentiment.pipelines.modeling.clock import Schedule
 from review_sentiment.pipelines.modeling.temperature import calibrate
 from review_sentiment.pipelines.modeling.watch import Watch
-from review_sentiment.pipelines.modeling.workers import Workers
 
 
 class ReviewTrainer(ResumableTrainer):

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import softmax
 from review_sentiment.model.dtype import bf16_hidden_states
@@ -44,7 +45,6 @@ from review_sentiment.pipelines.modeling.probe import ComputeSettings, choose_co
 from review_sentiment.pipelines.modeling.temperature import cool_head
 from review_sentiment.pipelines.modeling.trainer import ReviewTrainer
 from review_sentiment.pipelines.modeling.watch import DivergedError, Watch, with_row_ids
-from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.health import is_slow, latest_signs, loss_sign, overfits_since, stretch_means
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.callbacks import History
-from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
