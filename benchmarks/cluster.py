@@ -15,15 +15,15 @@ import pyarrow as pa
 import torch
 from jobs import SAMPLE, Job, make_job, minilm, parameters, read_reviews, with_head
 from results import publish
+from review_sentiment.pipelines.inference.scoring import score_table
 from statsmodels.stats.proportion import proportion_confint
 
 from review_sentiment.chunks import ChunkedTable
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
 from review_sentiment.datasets.encoder import TokenizerDataset
+from review_sentiment.distributed import map_on_workers
 from review_sentiment.model.encoder import Classifier
 from review_sentiment.model.forward import TorchForward
-from review_sentiment.pipelines.inference.cluster import score_on_ray
-from review_sentiment.pipelines.inference.nodes import score_reviews
 from review_sentiment.scoring.confidence import Threshold
 from review_sentiment.scoring.scorer import Scorer
 
@@ -86,8 +86,7 @@ def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
     found = []
     for name, workers in ((ONE, 1), (TWO, 2)):
         start = time.perf_counter()
-        inference = job.params.inference.model_copy(update={"workers": workers})
-        scored = pd.concat(score_reviews(table, scorer, job.params.data, inference).chunks())
+        scored = pd.concat(score_table(table, "text", scorer, workers).chunks())
         found.append((name, time.perf_counter() - start, scored))
     return found
 
@@ -95,7 +94,7 @@ def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
 def _carry(texts: list[str]) -> float:
     """Reviews a second that one session can send to workers that do nothing with them, take back, and write."""
     batch = pa.RecordBatch.from_pydict({"text": texts})
-    carried = score_on_ray(_same, itertools.repeat(batch, _CARRIED // len(batch)), workers=2)
+    carried = map_on_workers(_same, itertools.repeat(batch, _CARRIED // len(batch)), workers=2)
     with tempfile.TemporaryDirectory() as folder:
         first = next(carried)  # Ray has started
         table = ChunkedTable(first.schema, 0, lambda: carried)

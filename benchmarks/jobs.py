@@ -20,6 +20,7 @@ from review_sentiment.datasets.arrow import ArrowDataset
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
+from review_sentiment.distributed import Workers
 from review_sentiment.model.dtype import Dtype
 from review_sentiment.model.encoder import Classifier, Pretrained, add_head
 from review_sentiment.params import Parameters, parse_parameters
@@ -27,8 +28,7 @@ from review_sentiment.pipelines.data_engineering import nodes as data_engineerin
 from review_sentiment.pipelines.data_engineering.contract import check_reviews
 from review_sentiment.pipelines.modeling import run, training
 from review_sentiment.pipelines.modeling.batches import LengthBatches
-from review_sentiment.pipelines.modeling.cluster import train_on_ray
-from review_sentiment.pipelines.modeling.workers import Workers
+from review_sentiment.pipelines.modeling.on_ray import train_on_ray
 from review_sentiment.runs.manifest import source_sha256
 from review_sentiment.settings import CONFIG_LOADER_ARGS
 

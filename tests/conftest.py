@@ -298,8 +298,8 @@ def training_job(whole_run: Project, raw: dict) -> Callable[..., "Job"]:
 def fine_tune(training_job: Callable[..., "Job"], tmp_path: Path) -> Callable[..., tuple]:
     """Train as a run does, without one: classifier and history, for training parameters."""
     from review_sentiment.datasets.checkpoints import Checkpoints
+    from review_sentiment.distributed import Workers
     from review_sentiment.pipelines.modeling.training import train
-    from review_sentiment.pipelines.modeling.workers import Workers
 
     def call(**given: object) -> tuple:
         return train(training_job(**given), Checkpoints(tmp_path / "checkpoints", "run", False), Workers())

@@ -29,6 +29,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kedro.config import OmegaConfigLoader
+from review_sentiment.pipelines.inference.scoring import score_table
 
 from review_sentiment.cli import message_for_user, run
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
@@ -38,7 +39,6 @@ from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.model.tokens import encode_texts
 from review_sentiment.params import DataParams, TokenizeParams, load_parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering.contract import check_reviews
-from review_sentiment.pipelines.inference.scoring import score_table
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.versions import choose_versions
 from review_sentiment.schemas import check_reviews_table

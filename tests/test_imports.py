@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "review_sentiment"
 # From the bottom: a module imports from its own layer and from those before it. What is not named is in the first.
 LAYERS = (
     {"params", "text", "metrics", "addresses", "errors"},
-    {"runs", "model", "reference"},
+    {"runs", "model", "reference", "distributed"},
     {"datasets", "scoring"},
     {"pipelines", "hooks", "catalog"},
     {"cli", "commands", "serving", "settings", "pipeline_registry", "__main__"},

@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import Trainer, TrainerControl, TrainerState
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.callbacks import HealthWatch, WeightAverage
 from review_sentiment.pipelines.modeling.failures import out_of_memory_explained
-from review_sentiment.pipelines.modeling.workers import Workers
 
 
 def test_the_average_is_a_plain_mean_at_first_and_then_forgets_old_weights():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, get_linear_schedule_with_warmup
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.plan import (
@@ -15,7 +16,6 @@ from review_sentiment.pipelines.modeling.plan import (
     fit_plan,
     plan_training,
 )
-from review_sentiment.pipelines.modeling.workers import Workers
 
 
 @pytest.fixture

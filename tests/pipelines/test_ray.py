@@ -1,7 +1,7 @@
-"""Training on Ray: what it says where it can't, and real clusters of two nodes on this machine."""
+"""Training and scoring on Ray: refusals, and real clusters of two nodes on this machine."""
 
+import logging
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -15,14 +15,13 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from review_sentiment.pipelines.modeling.watch import DivergedError
 
-from review_sentiment.datasets.encoder import PretrainedDataset
+from review_sentiment.datasets.checkpoints import Checkpoints
+from review_sentiment.distributed import LostWorkersError, map_on_workers, place_workers, run_on_workers
 from review_sentiment.errors import UserError
 from review_sentiment.model.encoder import Classifier, add_head
-from review_sentiment.params import parse_parameters
-from review_sentiment.pipelines.modeling.cluster import Outcome, train_on_ray
-from review_sentiment.runs.cluster import place_workers
+from review_sentiment.pipelines.modeling.failures import DivergedError
+from review_sentiment.pipelines.modeling.on_ray import train_on_ray
 from tests.conftest import UP_TO_MODELING, make_corpus
 
 ON_RAY = {"executor": "ray", "workers": 2}
@@ -30,11 +29,16 @@ ON_RAY = {"executor": "ray", "workers": 2}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_without_the_extra_one_message_says_what_to_install(training_job, monkeypatch):
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(tmp_path / "checkpoints", "run", False)
+
+
+def test_without_the_extra_one_message_says_what_to_install(training_job, checkpoints, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    words = r'^Ray is asked for, and not installed .*: pip install -e "\.\[ray\]", or set training.executor=local'
+    words = r'^Ray is not installed .*: pip install -e "\.\[ray\]", or set training.executor=local'
     with pytest.raises(UserError, match=words):
-        train_on_ray(*training_job(**ON_RAY))
+        train_on_ray(training_job(**ON_RAY), checkpoints)
 
 
 @pytest.mark.parametrize(
@@ -63,28 +67,19 @@ def test_a_cluster_that_is_too_small_is_refused(device, words):
         place_workers([{"CPU": 2, "GPU": 1}], 4, device, "training.workers")
 
 
-def test_the_best_epoch_of_a_training_that_diverged_comes_back(raw, tiny_encoder):
-    pretrained, tokenize = PretrainedDataset(encoder=str(tiny_encoder)).load(), parse_parameters(raw).tokenize
-    best = Classifier(add_head(pretrained, ["bad", "good"], "auto", 0.0, 0.0), pretrained.tokenizer, {"best_epoch": 2})
-    told = pickle.loads(pickle.dumps(Outcome("the loss became nan", diverged=True).with_classifier(best)))
-
-    with pytest.raises(DivergedError, match=r"^the loss became nan$") as error:
-        told.result(pretrained, tokenize)
-    rescued = error.value.rescued
-    assert (rescued.settings, rescued.label_names) == ({"best_epoch": 2}, ["bad", "good"])
-    torch.testing.assert_close(rescued.model.state_dict(), best.model.state_dict(), rtol=0, atol=0)
-
-
 @pytest.fixture(scope="module")
 def two_nodes():
-    """A cluster of two nodes with a core each; gives its address."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+    """A cluster of two nodes with a core each, which RAY_ADDRESS names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        pytest.importorskip("ray")
+        from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    yield cluster.address
-    cluster.shutdown()
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        cluster.add_node(num_cpus=1)
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        yield
+        cluster.shutdown()
 
 
 def compare(project, one: str, other: str) -> None:
@@ -100,10 +95,10 @@ def compare(project, one: str, other: str) -> None:
 @pytest.mark.slow
 def test_a_cluster_of_our_own_trains_what_one_process_does_and_leaves_nothing(project):
     pytest.importorskip("ray")
-    attacked = {"adversarial_distance": 0.05, "epochs": 3}  # roundings grow from step to step
-    one = project.run(*UP_TO_MODELING, training=attacked)
+    training = {"epochs": 3}  # rounding errors grow from step to step
+    one = project.run(*UP_TO_MODELING, training=training)
     before = set(Path(tempfile.gettempdir()).glob("ray*"))
-    two = project.run(*UP_TO_MODELING, training={**attacked, **ON_RAY})
+    two = project.run(*UP_TO_MODELING, training={**training, **ON_RAY})
     compare(project, one, two)
     assert project.load("manifest")["complete"]
     assert not project.load("reload_check")["largest_difference"]
@@ -122,7 +117,7 @@ def test_a_cluster_of_our_own_obeys_nobody_else_and_reports_to_nobody(monkeypatc
 
 OURS = """
 import os, subprocess, sys
-from review_sentiment.runs.cluster import ray_cluster
+from review_sentiment.distributed import ray_cluster
 
 with ray_cluster(1, ""):
     import ray
@@ -136,9 +131,64 @@ with ray_cluster(1, ""):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_nothing_but_time(project, two_nodes, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", two_nodes)
-    # At a higher rate the loss leaps, and roundings grow to differences.
+def test_workers_share_values_over_both_nodes_and_log_into_this_process(two_nodes, checkpoints, caplog):
+    nodes, factor, mean = run_on_workers(find_nodes, 3, checkpoints, 2, "cpu")
+    assert len(set(nodes)) == 2
+    assert (factor, mean) == (3, 1.5)
+    assert caplog.record_tuples[-1] == ("review_sentiment.test", logging.INFO, "worker 0 of 2")
+
+
+def find_nodes(job, checkpoints, workers):
+    import ray
+
+    logging.getLogger("review_sentiment.test").info("worker %d of %d", workers.rank, workers.count)
+    nodes = workers.of_all(ray.get_runtime_context().get_node_id())
+    return nodes, workers.of_first(job), workers.mean(torch.tensor(float(job) * workers.rank)).item()
+
+
+@pytest.mark.slow
+def test_a_user_error_in_one_worker_ends_training_at_once(two_nodes, checkpoints, training_job):
+    pretrained = training_job().pretrained
+    model = add_head(pretrained, ["bad", "good"], "auto", 0.0, 0.0)
+    best = Classifier(model, pretrained.tokenizer, {"best_epoch": 2})
+    with pytest.raises(DivergedError, match=r"^the loss became nan") as error:
+        run_on_workers(diverge_in_one, best, checkpoints, 2, "cpu")
+    assert checkpoints.newest_step() == 1
+    rescued = error.value.rescued
+    assert (rescued.settings, rescued.label_names) == ({"best_epoch": 2}, ["bad", "good"])
+    torch.testing.assert_close(rescued.model.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def diverge_in_one(job, checkpoints, workers):
+    count_attempt(checkpoints, workers)
+    if not workers.is_first:
+        raise DivergedError("the loss became nan.").keep(job)
+    workers.of_all(None)  # waits for the other worker
+
+
+@pytest.mark.slow
+def test_workers_that_are_lost_again_and_again_are_given_up(two_nodes, checkpoints):
+    with pytest.raises(LostWorkersError, match=r"^Ray's workers failed 4 times, and training was given up"):
+        run_on_workers(end_process, None, checkpoints, 2, "cpu")
+    assert checkpoints.newest_step() == 4
+
+
+def end_process(job, checkpoints, workers):
+    count_attempt(checkpoints, workers)
+    os._exit(1)
+
+
+def count_attempt(checkpoints, workers):
+    """Checkpoint how often the workers were started."""
+    before = checkpoints.to_resume() if workers.is_first else None
+    if workers.is_first:
+        checkpoints.save(before.step + 1 if before else 1, {"weights": torch.zeros(1)})
+    workers.of_all(None)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_nothing_but_time(project, two_nodes):
+    # At a higher rate the loss leaps, and rounding errors grow to differences.
     training = {"epochs": 30, "checkpoint_minutes": 0, "logging_steps": 10, "learning_rate": 1e-3}
     one = project.run(*UP_TO_MODELING, training=training)
     killed = threading.Thread(target=kill_a_worker, args=(project.folder / "data/06_models/checkpoints", 100))
@@ -161,9 +211,8 @@ def kill_a_worker(checkpoints: Path, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_faults_and_interrupts_are_told_as_by_one_process(project, two_nodes, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", two_nodes)
-    with pytest.raises(UserError, match=r"^training.time_budget_minutes \(1e-05\) is too short to read each of 80"):
+def test_faults_and_interrupts_end_as_in_one_process(project, two_nodes):
+    with pytest.raises(UserError, match=r"^training.time_budget_minutes \(1e-05\) is too short for one epoch of 80"):
         project.run(*UP_TO_MODELING, training={**ON_RAY, "time_budget_minutes": 1e-5})
 
     process = project.start(training={**ON_RAY, "epochs": 2000, "checkpoint_minutes": 0})
@@ -173,16 +222,27 @@ def test_faults_and_interrupts_are_told_as_by_one_process(project, two_nodes, mo
             break
     *_, last = process.communicate(timeout=60)[0].splitlines()
     assert process.returncode == 130
-    assert "interrupted by Ctrl-C; the same command with resume=true among its --params goes on from step " in last
+    assert "interrupted by Ctrl-C; the same command with resume=true among its --params continues from step " in last
 
 
 @pytest.mark.slow
-def test_scored_rows_are_those_of_one_process(trained, two_nodes, monkeypatch):
+def test_scored_rows_are_those_of_one_process(trained, two_nodes):
     make_corpus(23_500, seed=5).to_csv("many.csv", index=False)
     trained.run("inference", new_reviews="many.csv")
     here = trained.load("scored_reviews")
-    monkeypatch.setenv("RAY_ADDRESS", two_nodes)
     trained.run("inference", new_reviews="many.csv", inference={"workers": 2})
     there = trained.load("scored_reviews")
     assert there.schema.equals(here.schema, check_metadata=True)
     pd.testing.assert_frame_equal(pd.concat(there.chunks()), pd.concat(here.chunks()))
+
+
+@pytest.mark.slow
+def test_a_batch_whose_worker_is_lost_is_scored_by_another(two_nodes, tmp_path):
+    def end_process_once(batch: int) -> int:
+        if batch == 3 and not (tmp_path / "ended").exists():
+            (tmp_path / "ended").touch()
+            os._exit(1)
+        return 10 * batch
+
+    assert list(map_on_workers(end_process_once, range(8), 2)) == [10 * batch for batch in range(8)]
+    assert (tmp_path / "ended").exists()

@@ -3,20 +3,20 @@
 import multiprocessing
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from review_sentiment.datasets.checkpoints import Checkpoints
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.batches import LengthBatches, SharedBatches
 from review_sentiment.pipelines.modeling.failures import DivergedError
 from review_sentiment.pipelines.modeling.run import Job
 from review_sentiment.pipelines.modeling.training import train
-from review_sentiment.pipelines.modeling.workers import Workers
-from tests.conftest import TINY
 
 # Of 82 rows in batches of 9 the last holds one, so two of three workers have no share of it; it is also alone in the
 # last step of an epoch.
@@ -38,16 +38,16 @@ def work(rank: int, port: int, answers, job: Job, checkpoints: Checkpoints) -> N
 
 
 @pytest.fixture
-def train_on_three():
+def train_on_three(checkpoints):
     """Train in three processes; gives what each of them says."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.conftest", "transformers", "review_sentiment.pipelines.modeling.training"])
 
-    def together(job: tuple) -> list:
+    def together(job: Job) -> list:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         answers = context.Queue()
-        workers = [context.Process(target=work, args=(rank, port, answers, job)) for rank in range(3)]
+        workers = [context.Process(target=work, args=(rank, port, answers, job, checkpoints)) for rank in range(3)]
         for worker in workers:
             worker.start()
         given = dict(answers.get(timeout=60) for _ in workers)
@@ -59,28 +59,23 @@ def train_on_three():
 
 
 @pytest.fixture
-def job(project, raw, tmp_path):
-    """Arguments of `train`, for training parameters."""
+def job(project, training_job):
+    """A training on 82 rows."""
     project.run("data_engineering", subset={"train_rows": 82})
     tokenized = project.load("tokenized")
+    usual = {"hidden_dropout": 0, "attention_dropout": 0}
+    return lambda **training: replace(training_job(**usual, **training), tokenized=tokenized)
 
-    def arguments(**training: object) -> tuple:
-        blocks = {block: {**raw[block], **values} for block, values in TINY.items()}
-        blocks["training"] |= {"hidden_dropout": 0, "attention_dropout": 0, **training}
-        parameters = parse_parameters({**raw, **blocks})
-        checkpoints = Checkpoints(tmp_path / "checkpoints", "run", False)
-        return (
-            tokenized, ["negative", "positive"], project.load("pretrained"), parameters.training, parameters.tokenize,
-            parameters.diagnosis, checkpoints,
-        )  # fmt: skip
 
-    return arguments
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(tmp_path / "checkpoints", "run", False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group_by_length", [True, False])
-def test_three_workers_train_what_one_does(job, train_on_three, group_by_length):
-    classifier, history = train(*job(**SHARED, group_by_length=group_by_length), Workers())
+def test_three_workers_train_what_one_does(job, checkpoints, train_on_three, group_by_length):
+    classifier, history = train(job(**SHARED, group_by_length=group_by_length), checkpoints, Workers())
 
     answers = train_on_three(job(**SHARED, group_by_length=group_by_length))
     for weights, shared in answers:
@@ -93,9 +88,9 @@ def test_three_workers_train_what_one_does(job, train_on_three, group_by_length)
 
 
 @pytest.mark.slow
-def test_a_number_that_is_none_stops_all_workers_at_its_step(job, train_on_three):
+def test_a_nan_stops_all_workers_at_its_step(job, train_on_three):
     arguments = job(**SHARED, head_start="random")  # which reads no review before the first step
-    pretrained = arguments[2]
+    pretrained = arguments.pretrained
     word = pretrained.tokenizer.convert_tokens_to_ids("superb")  # which not every worker's share holds
     pretrained.weights["embeddings.word_embeddings.weight"][word, 0] = float("nan")
 
@@ -118,10 +113,10 @@ def test_shares_of_a_batch_are_the_batch():
     assert [len(share) for share in shared[2]][-2:] == [3, 0]
 
 
-def test_accumulation_changes_neither_loss_nor_gradients(job):
+def test_accumulation_changes_neither_loss_nor_gradients(job, checkpoints):
     usual = {"epochs": 1, "logging_steps": 1, "group_by_length": False}
-    _, whole = train(*job(batch_size=16, accumulation_steps=1, **usual), Workers())
-    _, parts = train(*job(batch_size=4, accumulation_steps=4, **usual), Workers())
+    _, whole = train(job(batch_size=16, accumulation_steps=1, **usual), checkpoints, Workers())
+    _, parts = train(job(batch_size=4, accumulation_steps=4, **usual), checkpoints, Workers())
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-4, err_msg=name)
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from review_sentiment.chunks import CHUNK_ROWS, ChunkedTable
+from review_sentiment.distributed import map_on_workers
 from review_sentiment.errors import UserError
 from review_sentiment.params import DataParams, InferenceParams
-from review_sentiment.pipelines.inference.cluster import score_on_ray
 from review_sentiment.scoring.columns import score_columns, score_fields
 from review_sentiment.scoring.confidence import check_on_test
 from review_sentiment.scoring.exported import ExportedClassifier
@@ -90,7 +90,7 @@ def _score(
 
     with progress_bar("Scoring", table.rows) as advance:
         steps = _steps(table)
-        scored = map(score_step, steps) if workers == 1 else score_on_ray(score_step, steps, workers)
+        scored = map(score_step, steps) if workers == 1 else map_on_workers(score_step, steps, workers)
         waiting: list[pa.RecordBatch] = []
         for step in scored:
             advance(len(step))

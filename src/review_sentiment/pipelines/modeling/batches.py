@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Sampler
 
+from review_sentiment.distributed import Workers
 from review_sentiment.model.encoder import collate
 from review_sentiment.model.tokens import special_tokens, truncate
 from review_sentiment.params import TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.plan import TrainingPlan
-from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -13,6 +13,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from review_sentiment.distributed import Workers
 from review_sentiment.health import is_slow, latest_signs, loss_sign, overfits_since, stretch_means
 from review_sentiment.params import DiagnosisParams, TrainingParams
 from review_sentiment.pipelines.modeling.benchmark import (
@@ -24,7 +25,6 @@ from review_sentiment.pipelines.modeling.benchmark import (
 from review_sentiment.pipelines.modeling.checkpointing import trained_weights
 from review_sentiment.pipelines.modeling.failures import DivergedError
 from review_sentiment.pipelines.modeling.plan import Clock, Pace
-from review_sentiment.pipelines.modeling.workers import Workers
 
 logger = logging.getLogger(__name__)
 

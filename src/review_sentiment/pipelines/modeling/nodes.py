@@ -30,12 +30,12 @@ def fine_tune(
     Returns:
         The classifier, and the history of the run.
     """
-    from review_sentiment.pipelines.modeling.cluster import train_on_ray
+    from review_sentiment.distributed import Workers
     from review_sentiment.pipelines.modeling.failures import out_of_memory_explained
+    from review_sentiment.pipelines.modeling.on_ray import train_on_ray
     from review_sentiment.pipelines.modeling.run import Job
     from review_sentiment.pipelines.modeling.self_test import add_self_test
     from review_sentiment.pipelines.modeling.training import train
-    from review_sentiment.pipelines.modeling.workers import Workers
 
     job = Job(tokenized, data.label_names, pretrained, training, tokenize, diagnosis)
     with out_of_memory_explained(training, tokenize):

@@ -11,9 +11,9 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError, fault_list
 from review_sentiment.params import TrainingParams
-from review_sentiment.pipelines.modeling.workers import Workers
 
 logger = logging.getLogger(__name__)
 

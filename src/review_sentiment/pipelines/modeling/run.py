@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
+from review_sentiment.distributed import Workers
 from review_sentiment.model.encoder import Pretrained
 from review_sentiment.params import DiagnosisParams, TokenizeParams, TrainingParams
 from review_sentiment.pipelines.modeling.batches import Batches, preview_batches
 from review_sentiment.pipelines.modeling.benchmark import Batch, ComputeSettings
 from review_sentiment.pipelines.modeling.plan import Pace, TrainingPlan
-from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from review_sentiment.datasets.checkpoints import Checkpoint, Checkpoints

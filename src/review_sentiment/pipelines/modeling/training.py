@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from transformers import set_seed
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import softmax
 from review_sentiment.model.dtype import bf16_hidden_states
@@ -57,7 +58,6 @@ from review_sentiment.pipelines.modeling.plan import (
 from review_sentiment.pipelines.modeling.run import Job, Measured, Planned, Prepared, with_sizes
 from review_sentiment.pipelines.modeling.temperature import scale_head
 from review_sentiment.pipelines.modeling.trainer import Parts, ReviewTrainer
-from review_sentiment.pipelines.modeling.workers import Workers
 
 if TYPE_CHECKING:
     from review_sentiment.datasets.checkpoints import Checkpoints
