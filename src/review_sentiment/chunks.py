@@ -36,7 +36,6 @@ class ChunkedTable:
     """A table in chunks.
 
     Attributes:
-        rows: How many rows there are.
         read: Starts to read from the first row: batches of at most `CHUNK_ROWS` rows.
     """
 

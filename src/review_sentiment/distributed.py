@@ -99,7 +99,6 @@ def run_on_workers(
 
     Args:
         job: Anything that can be pickled; each machine gets it once.
-        checkpoints: The run's `Checkpoints`.
 
     Returns:
         What the function returned in the first worker.
@@ -309,10 +308,6 @@ def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
 
 def place_workers(nodes: Sequence[Mapping[str, float]], workers: int, device: str, name: str) -> tuple[int, bool]:
     """CPUs for each worker, as many as all can have, and whether each gets a GPU.
-
-    Args:
-        nodes: `CPU` and `GPU` of each node.
-        name: The parameter that sets `workers`.
 
     Raises:
         UserError: The nodes have too few of either.

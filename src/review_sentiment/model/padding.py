@@ -49,11 +49,7 @@ def compute_by_length(
 
     Args:
         compute: From a batch to vectors such as logits, float32, shape (B, D).
-        rows: N lists of token ids.
-        batch_size: Reviews per batch, at most.
-        width: D.
         most_tokens: Tokens per batch, padding included, unless a single review has more; None for no limit.
-        threads: How many batches to compute at a time.
         max_length: Longest sequence that the model accepts; None where unknown, to pad to the longest row at most.
 
     Returns:

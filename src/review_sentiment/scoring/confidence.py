@@ -41,6 +41,7 @@ def choose_threshold(validation: Mapping[str, Sequence[Any]], max_error: float) 
         The threshold; its `proba` is above 1 if none is good enough.
 
     Source: El-Yaniv and Wiener 2010, Journal of Machine Learning Research 11:1605 (error against coverage);
+
     Angelopoulos et al. 2022, arXiv 2208.02814, equation 4 (one error more).
     """
     confidence = np.asarray(validation["confidence"], dtype=np.float64)

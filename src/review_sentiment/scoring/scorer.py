@@ -87,7 +87,6 @@ def build_scorer(
 
     Args:
         exported: The newest export, of any run; None if there is none.
-        run: Version of the run that trained the classifier.
 
     Raises:
         UserError: The weights are not those that were evaluated, or ONNX is asked for and they were not exported.

@@ -17,9 +17,6 @@ def draw_splits(reviews: Iterable[pd.DataFrame], params: SubsetParams) -> dict[s
     Test rows come from the test side where there is one, else from the training side, before anything else is cut, so
     that they stay the same when the other sizes change.
 
-    Args:
-        reviews: Chunks with `row_id`, `label`, `label_id` and `side`.
-
     Returns:
         Row numbers of `train`, `validation` and `test`, from 0, int64, each in random order. With
         `validation_from: test`, validation and test are the same rows.

@@ -50,7 +50,6 @@ class Faults:
 
     Attributes:
         not_text: Rows whose text is a number or the like.
-        no_text: Rows without text.
         no_class: Rows whose label names no class.
         labels: The first few of those labels.
     """
@@ -104,7 +103,6 @@ class Survey:
         label_ids: -1 where a label names no class, int32, shape (N,).
         empty: Where there is no text, bool, shape (N,).
         columns: Names of the columns, as the source has them.
-        repeated: Names that two columns share.
         extra: Columns that are neither text nor label.
     """
 
