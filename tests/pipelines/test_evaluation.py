@@ -23,9 +23,9 @@ from review_sentiment.pipelines.reporting.evaluation import (
     evaluate,
     macro_rates,
     proba_of,
+    slice_accuracy,
 )
 from review_sentiment.pipelines.reporting.mistakes import list_mistakes
-from review_sentiment.pipelines.reporting.slices import slice_accuracy
 
 METRICS = {
     "selected_on_test": False,

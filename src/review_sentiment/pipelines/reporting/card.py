@@ -3,24 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from review_sentiment.headline import headline_row
 from review_sentiment.pipelines.reporting.advice import origin_of
-from review_sentiment.pipelines.reporting.report import (
-    code,
-    data_line,
-    escape_markdown,
-    headline_table,
-    selection_note,
-)
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-else:
-    DatasetDict = Any  # Kedro resolves the hints of node functions
+from review_sentiment.pipelines.reporting.report import code, data_line, escape_markdown, headline_table, selection_note
 
 # Hub id, license and language of the encoders that this project names itself; nothing is claimed of any other.
 _MINILM = ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "en")
@@ -41,7 +30,7 @@ _READ = {"tail": "its end", "head_tail": "its beginning and its end"}
 
 
 def write_model_card(
-    results: dict[str, Any], predictions: pd.DataFrame, splits: DatasetDict, run_info: dict[str, Any]
+    results: dict[str, Any], predictions: pd.DataFrame, splits: Mapping[str, Any], run_info: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the card that goes with the classifier.
 
@@ -55,7 +44,7 @@ def write_model_card(
     return {"classifier_run": run_info["classifier_run"], "text": text}
 
 
-def _usage(predictions: pd.DataFrame, splits: DatasetDict, reviews: str) -> list[str]:
+def _usage(predictions: pd.DataFrame, splits: Mapping[str, Any], reviews: str) -> list[str]:
     """A call of the classifier, on a review that it classifies correctly if there is one that may be quoted."""
     text, answer = "The text of a review.", []
     right = predictions[predictions["label"] == predictions["predicted"]]

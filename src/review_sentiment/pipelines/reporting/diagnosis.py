@@ -9,17 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from review_sentiment import health
 from review_sentiment.headline import headline_row
-from review_sentiment.health import (
-    chance_loss,
-    gradient_sign,
-    is_slow,
-    is_unstable,
-    loss_sign,
-    overfits_since,
-    stretch_means,
-    warm_up_never_ended,
-)
 from review_sentiment.params import DiagnosisParams
 from review_sentiment.pipelines.reporting.evaluation import balance_gap
 
@@ -75,7 +66,7 @@ class Record:
         if len(ends) < 2 and len(self.train) >= 2:
             last = int(self.train["step"].iloc[-1])
             ends = [last // 2, last]
-        return stretch_means(self.train["step"].tolist(), self.train["loss"].tolist(), ends)
+        return health.stretch_means(self.train["step"].tolist(), self.train["loss"].tolist(), ends)
 
     @property
     def peak_rate(self) -> float:
@@ -84,9 +75,8 @@ class Record:
 
     @property
     def given_rate(self) -> float:
-        """The value of `training.learning_rate` that gave the peak, before it was scaled to the encoder's width."""
-        scale = float(self.history["learning_rate_scale"].iloc[0]) if "learning_rate_scale" in self.history else 1.0
-        return self.peak_rate / scale
+        """`training.learning_rate`: the peak before it was scaled to the encoder's width."""
+        return self.peak_rate / float(self.history.get("learning_rate_scale", pd.Series([1.0])).iloc[0])
 
 
 def diagnose(
@@ -133,14 +123,14 @@ def _try_rate(value: float) -> str:
 
 def find_exploding_loss(record: Record) -> Finding | None:
     """Training loss far above guessing in any epoch."""
-    if not record.losses or not is_unstable(record.losses, record.classes, record.params):
+    if not record.losses or not health.is_unstable(record.losses, record.classes, record.params):
         return None
     worst = int(np.argmax(record.losses))
     where = f" in epoch {worst + 1}" if len(record.validation) > 1 else ""
     return Finding(
         "loss_exploding", "bad", f"Training exploded{where}: its loss went far above guessing.",
-        f"Mean training loss {_series(record.losses)}; guessing gives {chance_loss(record.classes):.3f}. The learning"
-        f" rate peaked at {record.peak_rate:.1e}.",
+        f"Mean training loss {_series(record.losses)}; guessing gives {health.chance_loss(record.classes):.3f}. The"
+        f" learning rate peaked at {record.peak_rate:.1e}.",
         ["learning rate too high", "no warm-up"],
         [_try_rate(min(record.given_rate / 10, _USUAL_RATE)), "training.warmup_steps=0.1",
          "training.max_grad_norm=0.5"],
@@ -152,8 +142,8 @@ def find_loss_trend(record: Record) -> Finding | None:
     losses, rate = record.losses, record.given_rate
     if len(losses) < 2:
         return None
-    evidence = f"Mean training loss {_series(losses)}; guessing gives {chance_loss(record.classes):.3f}."
-    sign = loss_sign(losses, record.classes, record.params)
+    evidence = f"Mean training loss {_series(losses)}; guessing gives {health.chance_loss(record.classes):.3f}."
+    sign = health.loss_sign(losses, record.classes, record.params)
     if sign == "falling":
         return Finding("loss_falling", "good", "Training loss falls.", evidence)
     if sign == "flat":
@@ -180,7 +170,7 @@ def find_gradient_norm(record: Record) -> Finding | None:
         return None
     groups = [group for _, group in rows.groupby(np.searchsorted(record.validation["step"], rows["step"]))]
     signs = [
-        gradient_sign(group["grad_norm"].tolist(), float(group["loss"].mean()), record.classes, record.params)
+        health.gradient_sign(group["grad_norm"].tolist(), float(group["loss"].mean()), record.classes, record.params)
         for group in groups
     ]
     medians = [float(group["grad_norm"].median()) for group in groups]
@@ -205,9 +195,9 @@ def find_gradient_norm(record: Record) -> Finding | None:
     # The first steps on a new head often have small gradients, so only a run of nothing else is worth a note.
     if set(signs) <= {"small", "large"}:
         return Finding("gradient_unusual", "note", "Gradient norms are outside the usual range.", evidence)
-    if set(signs) != {"healthy"}:
-        return Finding("gradient_healthy", "good", "Gradients neither exploded nor vanished too soon.", evidence)
-    return Finding("gradient_healthy", "good", "Gradient norms are in a healthy range.", evidence)
+    healthy = set(signs) == {"healthy"}
+    title = "Gradient norms are in a healthy range." if healthy else "Gradients neither exploded nor vanished too soon."
+    return Finding("gradient_healthy", "good", title, evidence)
 
 
 def find_chance(record: Record) -> Finding | None:
@@ -259,9 +249,9 @@ def find_overfitting(record: Record) -> Finding | None:
     validation, train = record.validation["loss"].tolist(), record.losses
     if len(validation) < 2 or not train:
         return None
-    if loss_sign(train, record.classes, record.params) != "falling":
+    if health.loss_sign(train, record.classes, record.params) != "falling":
         return None  # a model that has not learned its training rows can't overfit them
-    since = overfits_since(train, validation, record.params)
+    since = health.overfits_since(train, validation, record.params)
     if since is None:
         title = "Validation loss does not rise while training loss falls."
         return Finding("no_overfitting", "good", title, f"Validation loss {_series(validation)}.")
@@ -291,7 +281,7 @@ def find_learning_rate(record: Record) -> Finding | None:
     """A peak learning rate that explains why the model does not learn."""
     if len(record.losses) < 2:
         return None
-    sign = loss_sign(record.losses, record.classes, record.params)
+    sign = health.loss_sign(record.losses, record.classes, record.params)
     rate, params = record.peak_rate, record.params
     if rate < params.learning_rate_low and sign == "flat":
         return Finding(
@@ -314,7 +304,7 @@ def find_learning_rate(record: Record) -> Finding | None:
 def find_warm_up(record: Record) -> Finding | None:
     """A learning rate that rose to the very end."""
     rates, steps = record.train["learning_rate"].tolist(), record.train["step"].tolist()
-    if not warm_up_never_ended(rates):
+    if not health.warm_up_never_ended(rates):
         return None
     return Finding(
         "warm_up_unfinished", "warning", "Warm-up never ended: the learning rate rose to the last step.",
@@ -327,7 +317,7 @@ def find_pace(record: Record) -> Finding:
     """Fine-tuning time against its forecast."""
     seconds, forecast = record.metrics["seconds"]["fine_tune"], record.metrics["seconds"]["forecast"]
     evidence = f"Fine-tuning took {seconds / 60:.1f} minutes; the forecast was {forecast / 60:.1f}."
-    if is_slow(seconds, forecast, record.params):
+    if health.is_slow(seconds, forecast, record.params):
         return Finding(
             "slow", "warning", f"Fine-tuning took {seconds / forecast:.1f} times its forecast.", evidence,
             ["other work on this machine", "a processor that slowed down when hot", "too little memory"],

@@ -1,7 +1,9 @@
 """How good the classifier is on the test rows, and how sure that is."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +12,8 @@ from review_sentiment.comparison import compare_predictions
 from review_sentiment.errors import UserError
 from review_sentiment.metrics import full_metrics, row_losses, wilson
 from review_sentiment.params import ReportingParams
-from review_sentiment.pipelines.reporting.slices import slice_accuracy
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-else:
-    DatasetDict = Any  # Kedro resolves the hints of node functions
+logger = logging.getLogger(__name__)
 
 PROBA = "proba_"
 
@@ -35,12 +33,15 @@ _BOOTSTRAPPED = ("f1", "precision", "recall", "roc_auc", "loss")
 _BATCH = 100
 # Limits closer than this are equal but for rounding errors.
 _SAME = 1e-9
+# Limits of slices by length, in words; reviews of 100 to 250 words are the usual ones.
+_WORDS = (0, 50, 100, 150, 200, 300, 500, 1000)
+_MOST_VALUES = 12
 
 
 def evaluate(
     predictions: pd.DataFrame,
     baseline_predictions: pd.DataFrame,
-    splits: DatasetDict,
+    splits: Mapping[str, Any],
     metrics: dict[str, Any],
     report: ReportingParams,
 ) -> dict[str, Any]:
@@ -61,13 +62,19 @@ def evaluate(
     baseline_label_id, baseline_proba = baseline_predictions["label_id"].to_numpy(), proba_of(baseline_predictions)
     figures = full_metrics(label_id, proba, label_names)
     baseline = full_metrics(baseline_label_id, baseline_proba, label_names)
+    low, high = figures["accuracy_interval"]
+    intervals = {"accuracy": {"low": low, "high": high, "method": "Wilson"}}
+    intervals |= bootstrap_intervals(label_id, proba, report)
     temperature = float(metrics["temperature"])
     uncalibrated = proba**temperature  # dividing scores by the temperature raised them to 1 / temperature
     return {
         "rows": len(predictions),
         "label_names": label_names,
         "selected_on_test": metrics["selected_on_test"],
-        "headline": _headline(figures, baseline, bootstrap_intervals(label_id, proba, report)),
+        "headline": [
+            {"metric": name, "name": _NAMES[name], "value": figures[name], **interval, "baseline": baseline[name]}
+            for name, interval in intervals.items()
+        ],
         "per_class": [_class_row(label, row) for label, row in figures["per_class"].items()],
         "confusion_matrix": figures["confusion_matrix"],
         "calibration": {
@@ -101,17 +108,6 @@ def check_same_run(
 def proba_of(predictions: pd.DataFrame) -> np.ndarray:
     """Probabilities, shape (N, K), of a table of predictions."""
     return predictions.filter(regex=f"^{PROBA}").to_numpy(dtype=np.float64)
-
-
-def _headline(
-    figures: Mapping[str, Any], baseline: Mapping[str, Any], bootstrapped: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    low, high = figures["accuracy_interval"]
-    intervals = {"accuracy": {"low": low, "high": high, "method": "Wilson"}, **bootstrapped}
-    return [
-        {"metric": metric, "name": _NAMES[metric], "value": figures[metric], **interval, "baseline": baseline[metric]}
-        for metric, interval in intervals.items()
-    ]
 
 
 def bootstrap_intervals(label_id: np.ndarray, proba: np.ndarray, params: ReportingParams) -> dict[str, dict[str, Any]]:
@@ -257,6 +253,74 @@ def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
     return {"x": x[kept].tolist(), "y": y[kept].tolist()}
 
 
+def slice_accuracy(
+    predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, test: pd.DataFrame, columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Compute the accuracy on each part of the test rows; a column that is missing is logged and left out.
+
+    Returns:
+        Rows with `column`, `value`, `rows`, `accuracy`, `low`, `high` (Wilson, 95 %) and `baseline_accuracy`.
+    """
+    texts, baseline = (table.set_index("row_id").loc[predictions["row_id"]] for table in (test, baseline_predictions))
+    right = (predictions["predicted"] == predictions["label"]).to_numpy()
+    baseline_right = (baseline["predicted"] == baseline["label"]).to_numpy()
+    cut = predictions["tokens_seen"].to_numpy() < predictions["tokens_total"].to_numpy()
+    values = {
+        "length": _lengths(texts["text"]),
+        "truncated": pd.Series(np.where(cut, "truncated", "not truncated")),
+        **{free_name(name, ("length", "truncated")): _few_values(texts[name]) for name in columns if name in texts},
+    }
+    absent = [name for name in columns if name not in texts]
+    if absent:
+        logger.info("No column %s in the reviews: left out of report.slice_columns", ", ".join(absent))
+    return [
+        row
+        for column, column_values in values.items()
+        for row in _slices(column, column_values.reset_index(drop=True), right, baseline_right)
+    ]
+
+
+def free_name(column: str, ours: Collection[str]) -> str:
+    """The name of a user's column, or `source_<name>` where that is one of ours."""
+    return f"source_{column}" if column in ours else column
+
+
+def _lengths(texts: pd.Series) -> pd.Series:
+    words = texts.str.count(" ") + 1
+    names = [f"{low} to {high - 1} words" for low, high in pairwise(_WORDS)]
+    names = [f"under {_WORDS[1]} words", *names[1:], f"{_WORDS[-1]:,} words or more"]
+    return pd.cut(words, [*_WORDS, np.inf], right=False, labels=names)
+
+
+def _few_values(column: pd.Series) -> pd.Series:
+    """At most a dozen values: numbers in order or in quarters, the rarer of other values as `other`."""
+    if pd.api.types.is_numeric_dtype(column):
+        many = column.nunique() > _MOST_VALUES
+        parts = pd.qcut(column, 4, duplicates="drop") if many else column.astype("category")
+        return parts.cat.rename_categories(str).cat.add_categories("missing").fillna("missing")
+    text = column.astype(object).where(column.notna(), "missing").map(str)
+    common = text.value_counts().index[:_MOST_VALUES]
+    return text.where(text.isin(common), "other")
+
+
+def _slices(column: str, values: pd.Series, right: np.ndarray, baseline_right: np.ndarray) -> list[dict[str, Any]]:
+    order = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else sorted(values.unique())
+    rows = []
+    for value in order:
+        inside = (values == value).to_numpy()
+        if not inside.any():
+            continue
+        low, high = wilson(int(right[inside].sum()), int(inside.sum()))
+        rows.append(
+            {
+                "column": column, "value": str(value), "rows": int(inside.sum()),
+                "accuracy": float(right[inside].mean()), "low": low, "high": high,
+                "baseline_accuracy": float(baseline_right[inside].mean()),
+            }
+        )  # fmt: skip
+    return rows
+
+
 def _versus_baseline(
     predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -296,11 +360,8 @@ def _baseline_sentence(found: Mapping[str, Any]) -> str:
 def _versus_chance(label_id: np.ndarray, accuracy: float) -> dict[str, Any]:
     """Chance is always answering the commonest class, which no guessing beats."""
     chance = float(np.bincount(label_id).max() / len(label_id))
-    return {
-        "accuracy": chance,
-        "difference": accuracy - chance,
-        "more_right_per_1000": round(1000 * (accuracy - chance)),
-    }
+    lead = accuracy - chance
+    return {"accuracy": chance, "difference": lead, "more_right_per_1000": round(1000 * lead)}
 
 
 def _versus_previous(accuracy: float, previous: float | None) -> dict[str, Any] | None:

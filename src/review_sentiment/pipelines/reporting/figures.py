@@ -317,12 +317,11 @@ def _runs_title(reports: pd.DataFrame) -> str:
 
 def _hover_text(row: Mapping[Any, Any]) -> str:
     changed = textwrap.wrap(row["changed"], 70) or ["no parameter"]
-    return "<br>".join(
-        [
-            f"<b>{row['accuracy']:.1%}</b> ({row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}) on"
-            f" {row['test_rows']:,} test rows",
-            f"run {row['classifier_run']}, environment {row['env']}, {row['minutes']:.1f} minutes",
-            "changed: " + changed[0],
-            *changed[1:],
-        ]
-    )
+    accuracy = f"<b>{row['accuracy']:.1%}</b> ({row['accuracy_low']:.1%} to {row['accuracy_high']:.1%})"
+    lines = [
+        f"{accuracy} on {row['test_rows']:,} test rows",
+        f"run {row['classifier_run']}, environment {row['env']}, {row['minutes']:.1f} minutes",
+        f"changed: {changed[0]}",
+        *changed[1:],
+    ]
+    return "<br>".join(lines)

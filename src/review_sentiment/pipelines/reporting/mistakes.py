@@ -1,24 +1,22 @@
 """Reviews worth reading: the classifier's surest mistakes, labels that may be wrong, and cases between the classes."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from review_sentiment.params import ReportingParams
-from review_sentiment.pipelines.reporting.evaluation import proba_of
-from review_sentiment.pipelines.reporting.slices import free_name
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-else:
-    DatasetDict = Any  # Kedro resolves the hints of node functions
+from review_sentiment.pipelines.reporting.evaluation import free_name, proba_of
 
 OURS = ("kind", "rank", "row_id", "label", "predicted", "proba", "baseline_predicted", "baseline_proba", "text")
 
 
 def list_mistakes(
-    predictions: pd.DataFrame, baseline_predictions: pd.DataFrame, splits: DatasetDict, report: ReportingParams
+    predictions: pd.DataFrame,
+    baseline_predictions: pd.DataFrame,
+    splits: Mapping[str, Any],
+    report: ReportingParams,
 ) -> pd.DataFrame:
     """List the test reviews that are worth reading.
 

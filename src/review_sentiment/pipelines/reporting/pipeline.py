@@ -10,22 +10,19 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from review_sentiment.pipelines.reporting import figures
 from review_sentiment.pipelines.reporting.card import write_model_card
 from review_sentiment.pipelines.reporting.diagnosis import diagnose
 from review_sentiment.pipelines.reporting.evaluation import evaluate
-from review_sentiment.pipelines.reporting.figures import (
-    plot_calibration,
-    plot_confusion,
-    plot_precision_recall,
-    plot_roc,
-    plot_runs,
-    plot_slices,
-    plot_training,
-)
 from review_sentiment.pipelines.reporting.ledger import record_run
 from review_sentiment.pipelines.reporting.mistakes import list_mistakes
 from review_sentiment.pipelines.reporting.readiness import enforce_readiness, judge_readiness
 from review_sentiment.pipelines.reporting.report import build_report, gather_results, summarize
+
+_WRITTEN = (
+    "summary", "report", "model_card", "training_curves", "confusion_matrix", "calibration_curve", "roc_curve",
+    "precision_recall_curve", "slice_accuracy", "runs_over_time",
+)  # fmt: skip
 
 
 def create_pipeline(**kwargs: Any) -> Pipeline:
@@ -46,25 +43,13 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
             ),
             Node(
                 func=diagnose,
-                inputs={
-                    "history": "history",
-                    "metrics": "metrics",
-                    "data_profile": "data_profile",
-                    "evaluation": "evaluation",
-                    "diagnosis": "params:diagnosis",
-                },
+                inputs=["history", "metrics", "data_profile", "evaluation", "params:diagnosis"],
                 outputs="diagnosis",
                 name="diagnose",
             ),
             Node(
                 func=judge_readiness,
-                inputs={
-                    "evaluation": "evaluation",
-                    "metrics": "metrics",
-                    "diagnosis": "diagnosis",
-                    "reload_check": "reload_check",
-                    "readiness": "params:readiness",
-                },
+                inputs=["evaluation", "metrics", "diagnosis", "reload_check", "params:readiness"],
                 outputs="readiness",
                 name="judge_readiness",
             ),
@@ -87,85 +72,55 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 func=record_run,
-                inputs={
-                    "run_info": "run_info",
-                    "evaluation": "evaluation",
-                    "readiness": "readiness",
-                    "data_profile": "data_profile",
-                    "metrics": "metrics",
-                },
+                inputs=["run_info", "evaluation", "readiness", "data_profile", "metrics"],
                 outputs="run_ledger",
                 name="record_run",
             ),
-            Node(func=plot_runs, inputs="run_ledger", outputs="runs_over_time", name="plot_runs"),
-            Node(func=plot_training, inputs="history", outputs="training_curves", name="plot_training"),
-            Node(func=plot_confusion, inputs="evaluation", outputs="confusion_matrix", name="plot_confusion"),
-            Node(func=plot_calibration, inputs="evaluation", outputs="calibration_curve", name="plot_calibration"),
-            Node(func=plot_roc, inputs="evaluation", outputs="roc_curve", name="plot_roc"),
+            Node(func=figures.plot_runs, inputs="run_ledger", outputs="runs_over_time", name="plot_runs"),
+            Node(func=figures.plot_training, inputs="history", outputs="training_curves", name="plot_training"),
+            Node(func=figures.plot_confusion, inputs="evaluation", outputs="confusion_matrix", name="plot_confusion"),
             Node(
-                func=plot_precision_recall,
+                func=figures.plot_calibration, inputs="evaluation", outputs="calibration_curve", name="plot_calibration"
+            ),
+            Node(func=figures.plot_roc, inputs="evaluation", outputs="roc_curve", name="plot_roc"),
+            Node(
+                func=figures.plot_precision_recall,
                 inputs="evaluation",
                 outputs="precision_recall_curve",
                 name="plot_precision_recall",
             ),
-            Node(func=plot_slices, inputs="evaluation", outputs="slice_accuracy", name="plot_slices"),
+            Node(func=figures.plot_slices, inputs="evaluation", outputs="slice_accuracy", name="plot_slices"),
             Node(
                 func=gather_results,
-                inputs={
-                    "evaluation": "evaluation",
-                    "diagnosis": "diagnosis",
-                    "readiness": "readiness",
-                    "metrics": "metrics",
-                    "data_profile": "data_profile",
-                },
+                inputs=["evaluation", "diagnosis", "readiness", "metrics", "data_profile"],
                 outputs="results",
                 name="gather_results",
             ),
             Node(
                 func=summarize,
-                inputs={"results": "results", "history": "history", "run_info": "run_info"},
+                inputs=["results", "history", "run_info"],
                 outputs="summary",
                 name="summarize",
             ),
             Node(
                 func=build_report,
-                inputs={
-                    "results": "results",
-                    "history": "history",
-                    "mistakes": "mistakes",
-                    "run_ledger": "run_ledger",
-                    "run_info": "run_info",
-                },
+                inputs=["results", "history", "mistakes", "run_ledger", "run_info"],
                 outputs="report",
                 name="build_report",
             ),
             Node(
                 func=write_model_card,
-                inputs={
-                    "results": "results",
-                    "predictions": "predictions",
-                    "splits": "splits",
-                    "run_info": "run_info",
-                },
+                inputs=["results", "predictions", "splits", "run_info"],
                 outputs="model_card",
                 name="write_model_card",
             ),
             Node(
                 func=enforce_readiness,
+                # All but the first two are only waited for: a failed check ends the run when everything is written.
                 inputs={
                     "readiness": "readiness",
                     "bounds": "params:readiness",
-                    # Not looked at, but written before a failed check ends the run.
-                    "summary": "summary",
-                    "report": "report",
-                    "model_card": "model_card",
-                    "training_curves": "training_curves",
-                    "confusion_matrix": "confusion_matrix",
-                    "calibration_curve": "calibration_curve",
-                    "roc_curve": "roc_curve",
-                    "precision_recall_curve": "precision_recall_curve",
-                    "slice_accuracy": "slice_accuracy",
-                    "runs_over_time": "runs_over_time",
+                    **{name: name for name in _WRITTEN},
                 },
                 outputs=None,
                 name="enforce_readiness",

@@ -40,8 +40,7 @@ def judge_readiness(
     checks = [
         *_quality_checks(evaluation, metrics, readiness),
         *_course_checks(metrics, diagnosis, reload_check),
-        _baseline_check(evaluation["versus_baseline"]),
-        *_honesty_checks(metrics),
+        *_honesty_checks(evaluation["versus_baseline"], metrics),
     ]
     accuracy = headline_row(evaluation, "accuracy")
     band, band_low = band_of(accuracy["value"], readiness), band_of(accuracy["low"], readiness)
@@ -115,17 +114,15 @@ def _course_checks(
     ]  # fmt: skip
 
 
-def _baseline_check(versus: Mapping[str, Any]) -> dict[str, Any]:
-    passed = versus["proven"] and versus["difference"] > 0
-    text = "It is better than the TF-IDF baseline, beyond chance"
-    return _check("above_baseline", text, versus["p_value"], 0.05, passed, versus["sentence"])
-
-
-def _honesty_checks(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _honesty_checks(versus: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     shared = metrics["shared_rows"]
     pairs = ", ".join(f"{count:,} in {pair}" for pair, count in shared.items() if count)
     on_test = metrics["selected_on_test"]
     return [
+        _check(
+            "above_baseline", "It is better than the TF-IDF baseline, beyond chance", versus["p_value"], 0.05,
+            versus["proven"] and versus["difference"] > 0, versus["sentence"],
+        ),
         _check(
             "no_leak", "No text is in two splits", sum(shared.values()), 0, not pairs,
             f"{pairs}: the metrics flatter the classifier" if pairs else "compared by cleaned text",

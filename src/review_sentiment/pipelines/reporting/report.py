@@ -43,12 +43,9 @@ def gather_results(
 ) -> dict[str, Any]:
     """Put together, by name, what summary, report and model card show."""
     return {
-        "evaluation": evaluation,
-        "diagnosis": diagnosis,
-        "readiness": readiness,
-        "metrics": metrics,
+        "evaluation": evaluation, "diagnosis": diagnosis, "readiness": readiness, "metrics": metrics,
         "data_profile": data_profile,
-    }
+    }  # fmt: skip
 
 
 def build_report(
@@ -67,9 +64,7 @@ def build_report(
         loader=PackageLoader("review_sentiment", "pipelines/reporting"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {
-        "duration": duration, "percent": "{:.1%}".format, "points": lambda share: f"{100 * share:+.1f}",
-    }  # fmt: skip
+    environment.filters |= {"duration": duration, "percent": "{:.1%}".format, "points": lambda x: f"{100 * x:+.1f}"}
     evaluation, findings = results["evaluation"], results["diagnosis"]["findings"]
     reports, origin = newest_reports(run_ledger), origin_of(run_info)
     return environment.get_template(_TEMPLATE).render(
