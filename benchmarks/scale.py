@@ -35,6 +35,9 @@ def main() -> None:
         help="sizes to score, by a tiny model",
     )
     options.add_argument("--score-characters", type=int, help="of each review that is scored; all without it")
+    options.add_argument(
+        "--minilm-rows", type=int, nargs="*", default=[2_000, 6_000], help="sizes to score, whole, by MiniLM"
+    )
     chosen = options.parse_args()
     table = []
     for rows in chosen.rows:
@@ -45,15 +48,17 @@ def main() -> None:
             for pipeline in pipelines:
                 seconds, megabytes = _run(project, pipeline, rows)
                 table.append(_table_row(pipeline, rows, seconds, megabytes))
-    table += _score(chosen.score_rows, chosen.reviews, chosen.score_characters)
+    table += _score("inference, tiny", chosen.score_rows, chosen.reviews, chosen.score_characters)
+    table += _score("inference, MiniLM", chosen.minilm_rows, chosen.reviews, None)
     read = f"the first {chosen.score_characters} characters" if chosen.score_characters else "all"
     publish(
         "scale",
         f"{Path(chosen.reviews).stem}, repeated, each copy marked with its number; one epoch, 64 tokens.",
         table,
         [
-            f"inference: a BERT of one layer of width 32, and {read} of each review, so that a million take minutes: it"
-            " shows memory, and the time around the model.",
+            f"inference, tiny: a BERT of one layer of width 32, and {read} of each review, so that a million take"
+            " minutes: it shows memory, and the time around the model.",
+            "inference, MiniLM: up to 384 tokens of each review; memory should not depend on how many there are.",
         ],
     )
 
@@ -68,18 +73,24 @@ def _table_row(pipeline: str, rows: int, seconds: float, megabytes: float) -> di
     }
 
 
-def _score(sizes: list[int], reviews: str, characters: int | None) -> list[dict[str, str]]:
-    table = []
+def _score(name: str, sizes: list[int], reviews: str, characters: int | None) -> list[dict[str, str]]:
+    table: list[dict[str, str]] = []
+    if not sizes:
+        return table
     with tempfile.TemporaryDirectory() as folder:
         project = _copy_project(Path(folder))
-        _write_tiny_encoder(project / "encoder")
+        if name == "inference, tiny":
+            _write_tiny_encoder(project / "encoder")
+            more: dict[str, object] = {"encoder": "encoder"}
+        else:
+            more = {"encoder": "minilm", "tokenize.scoring_max_tokens": 384}
         _write_reviews(project / "reviews.csv", reviews, 1000)
         for pipeline in ("data_engineering", "modeling"):
-            _run(project, pipeline, 1000, encoder="encoder")
+            _run(project, pipeline, 1000, **more)
         for rows in sizes:
             _write_reviews(project / "new.csv", reviews, rows, characters)
-            seconds, megabytes = _run(project, "inference", 1000, encoder="encoder", new_reviews="new.csv")
-            table.append(_table_row("inference", rows, seconds, megabytes))
+            seconds, megabytes = _run(project, "inference", 1000, **more, new_reviews="new.csv")
+            table.append(_table_row(name, rows, seconds, megabytes))
     return table
 
 
@@ -112,7 +123,7 @@ def _write_reviews(path: Path, source: str, rows: int, characters: int | None = 
             writer.writerow([f"{text[:characters]} {number}", label])
 
 
-def _run(project: Path, pipeline: str, rows: int, **more: str) -> tuple[float, float]:
+def _run(project: Path, pipeline: str, rows: int, **more: object) -> tuple[float, float]:
     """Seconds and peak resident memory of one `kedro run`."""
     values = {
         "reviews": "reviews.csv", "subset.train_rows": "all", "subset.validation_rows": rows // 20,

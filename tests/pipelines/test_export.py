@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from review_sentiment.catalog import open_context, open_scorer
@@ -100,6 +101,9 @@ def test_the_folder_says_what_it_was_made_from(exported):
     assert loaded.settings == classifier.settings
     assert loaded.tokenizer.tokenizer_hash() == classifier.encoder_tokenizer().tokenizer_hash()
     assert loaded.tokenizer.max_tokens == 32
+    long = "lovely film " * 100
+    assert len(loaded.tokenizer.tokenizer.encode(long).ids) == 202
+    assert len(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(long).ids) == 32  # what others read
 
 
 def test_the_report_compares_each_engine_with_pytorch_on_the_test_rows(exported):

@@ -15,7 +15,7 @@ _ABOUT = "review_sentiment.json"
 
 
 class ExportedClassifierDataset(FolderDataset):
-    """Two ONNX models (fp32 and int8), the tokenizer, and what else it takes to score as the classifier does."""
+    """Two ONNX models (fp32 and int8), the tokenizer, and the settings that scoring needs."""
 
     MARKER: ClassVar[str] = _ABOUT
 
@@ -28,6 +28,7 @@ class ExportedClassifierDataset(FolderDataset):
         about = json.loads((path / _ABOUT).read_text("utf-8"))
         max_tokens = about.pop("max_tokens")
         tokenizer = Tokenizer.from_file(str(path / _TOKENIZER))
+        tokenizer.no_truncation()  # scoring chooses which part of a long text to keep
         return ExportedClassifier(
             models={backend: path / _MODELS[backend] for backend in ONNX_BACKENDS},
             tokenizer=EncoderTokenizer(about["settings"]["encoder"], tokenizer, max_tokens),
@@ -35,9 +36,13 @@ class ExportedClassifierDataset(FolderDataset):
         )
 
     def _write(self, data: "ExportedClassifier", path: Path) -> None:
+        from tokenizers import Tokenizer
+
         for backend in data.models:
             (path / _MODELS[backend]).write_bytes(data.content(backend))
-        (path / _TOKENIZER).write_text(data.tokenizer.tokenizer.to_str(pretty=True), "utf-8")
+        tokenizer = Tokenizer.from_str(data.tokenizer.tokenizer.to_str())
+        tokenizer.enable_truncation(data.settings["tokenize"]["scoring_max_tokens"])
+        tokenizer.save(str(path / _TOKENIZER))
         about = {
             "run": data.run,
             "weights_sha256": data.weights_sha256,

@@ -13,7 +13,7 @@ Batch = dict[str, np.ndarray]
 
 # Scored batches are padded to a multiple of this, so that few shapes occur. A new shape costs memory for good: oneDNN
 # keeps 1,024 compiled kernels (0.45 MB each on AVX2), and activations of ever new sizes fragment glibc's heap. 5,000
-# IMDB reviews took 1,820 MiB without it, 990 MiB with it (one layer of MiniLM, fp32, 2 threads, 2026-12-01).
+# IMDB reviews took 1,820 MiB without it, 980 MiB with it (one layer of MiniLM, fp32, 2 threads, 2026-12-01).
 LENGTH_STEP = 8
 
 
