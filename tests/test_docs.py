@@ -221,13 +221,3 @@ def test_messages_in_troubleshooting_stand_in_the_source(templates):
     told = [(message.strip("` "), why) for message, why in re.findall(r"^\| (`.*`) \| (.*) \|$", page, re.MULTILINE)]
     assert not [message for message, why in told if not stands_in(message, templates) and "Kedro" not in why]
     assert len(told) > 40
-
-
-def test_the_log_of_the_imdb_job_is_what_a_run_says_today(templates):
-    entries = [
-        re.sub(r"\s+", " ", entry).strip()
-        for block in fenced(ROOT / "docs" / "imdb.md", "text")
-        for entry in re.findall(r"INFO +(.*(?:\n {29}.*)*)", block)
-    ]
-    assert len(entries) > 15
-    assert not [entry for entry in entries if not stands_in(entry, templates)]

@@ -29,7 +29,6 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kedro.config import OmegaConfigLoader
-from review_sentiment.pipelines.inference.scoring import score_table
 
 from review_sentiment.cli import message_for_user, run
 from review_sentiment.datasets.chunks import ChunkedParquetDataset
@@ -37,8 +36,9 @@ from review_sentiment.datasets.encoder import PretrainedDataset, TokenizerDatase
 from review_sentiment.datasets.new_reviews import NewReviewsDataset
 from review_sentiment.datasets.reviews import ReviewsDataset
 from review_sentiment.model.tokens import encode_texts
-from review_sentiment.params import DataParams, TokenizeParams, load_parameters, parse_parameters
+from review_sentiment.params import DataParams, InferenceParams, TokenizeParams, load_parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering.contract import check_reviews
+from review_sentiment.pipelines.inference.nodes import score_reviews
 from review_sentiment.runs.files import RunFiles
 from review_sentiment.runs.versions import choose_versions
 from review_sentiment.schemas import check_reviews_table
@@ -56,6 +56,7 @@ DATA = DataParams(
     text_column="text", label_column="label", label_names=("negative", "positive"), empty_texts="drop",
     min_rows_per_class=1,
 )  # fmt: skip
+INFERENCE = InferenceParams(max_error=0.1, batch_size=8, backend="torch", workers=1)
 TOKENIZE = TokenizeParams(max_tokens=16, scoring_max_tokens=16, truncation="head_tail", head_share=0.25)
 COUNTS = ("rows_kept", "empty_dropped", "two_labels_dropped", "duplicates_dropped", "in_both_sides_dropped")
 
@@ -301,7 +302,7 @@ def every_new_review_is_scored_or_the_file_refused(place: Place, given_file: tup
     with told():
         table = NewReviewsDataset(source=str(path)).load()
         saved = ChunkedParquetDataset(filepath=str(folder / "scored.parquet"))
-        saved.save(score_table(table, "text", scorer, workers=1))
+        saved.save(score_reviews(table, scorer, DATA, INFERENCE))
     chunks, rows = list(table.chunks()), saved.load()
     scored = pd.concat(rows.chunks())
     assert table.rows == rows.rows == len(scored) == sum(map(len, chunks)) > 0

@@ -148,10 +148,10 @@ def test_alike_predictions_are_called_close_and_others_different():
     moved = table.assign(proba_x=[0.9, 0.45], proba_y=[0.1, 0.55])
     assert same_predictions(table, table.copy()).startswith("Identical: all 2 predictions")
     assert (
-        same_predictions(table, moved) == "Close: all 2 reviews get the same class; probabilities move by up to 0.05."
+        same_predictions(table, moved) == "Close: all 2 reviews get the same class; probabilities change by up to 0.05."
     )
     assert same_predictions(table, moved.assign(predicted="x")).startswith("Different: 1 of 2 reviews")
-    assert same_predictions(table, table[::-1]) == "Different: the test rows or classes are others."
+    assert same_predictions(table, table[::-1]) == "Different: the test rows or classes differ."
 
 
 def test_clean_shows_first_and_then_deletes_whole_runs(made, copy):
@@ -221,6 +221,7 @@ def test_a_clean_keeps_all_that_a_run_in_progress_may_read(made, copy):
 
 
 def test_a_run_records_what_it_reads_before_it_reads(copy):
+    newest = max(path.name for path in Path("data/05_model_input/tokenized").iterdir())
     records = []
 
     class Runner(SequentialRunner):
@@ -231,7 +232,7 @@ def test_a_run_records_what_it_reads_before_it_reads(copy):
 
     with RunSession.create(copy.folder, runtime_params=copy.parameters()) as session:
         session.run(pipeline_names=["data_engineering"], runner=Runner())
-    assert records[1]["versions_read"]["tokenized_before"] == copy.bad
+    assert records[1]["versions_read"]["tokenized_before"] == newest
     assert not records[0].exists()
 
 

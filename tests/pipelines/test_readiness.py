@@ -78,9 +78,9 @@ def test_each_check_can_fail(bounds, name, changes):
     assert [check["name"] for check in found["checks"] if not check["passed"]] == [name]
     assert not found["ready"]
     assert found["sentence"].startswith("Not ready: 1 of 11 checks not met (")
-    enforce_readiness(found, "", "", {}, bounds)
+    enforce_readiness(found, bounds)
     with pytest.raises(UserError, match=r"readiness\.enforce is true"):
-        enforce_readiness(found, "", "", {}, bounds.model_copy(update={"enforce": True}))
+        enforce_readiness(found, bounds.model_copy(update={"enforce": True}))
 
 
 @pytest.mark.parametrize(
