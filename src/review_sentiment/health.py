@@ -15,6 +15,10 @@ LossSign = Literal["falling", "flat", "rising"]
 _LATEST = 3
 # Below this share of chance's loss there is little left to learn, so a flat loss or a small gradient is no fault.
 _LEARNED = 0.5
+# Median gradient norms; outside is only noted.
+HEALTHY_NORMS = (0.5, 20.0)
+# A run that takes this many times its forecast is slow.
+_SLOW_FACTOR = 1.5
 # Seconds; less than this late is no news, however short the run.
 _LATE = 60
 
@@ -34,12 +38,12 @@ def gradient_sign(norms: Sequence[float], loss: float, classes: int, params: Dia
     middle = float(np.median(norms))
     if middle > params.grad_norm_exploding:
         return "exploding"
-    if middle > params.grad_norm_high:
+    if middle > HEALTHY_NORMS[1]:
         return "large"
     if loss > _LEARNED * chance_loss(classes):
         if middle < params.grad_norm_vanishing:
             return "vanishing"
-        if middle < params.grad_norm_low:
+        if middle < HEALTHY_NORMS[0]:
             return "small"
     return "healthy"
 
@@ -90,9 +94,9 @@ def overfits_since(train: Sequence[float], validation: Sequence[float], params: 
     return lowest + 2 if rose and train[-1] < train[lowest] else None
 
 
-def is_slow(seconds: float, forecast: float, params: DiagnosisParams) -> bool:
+def is_slow(seconds: float, forecast: float) -> bool:
     """Whether a run takes far longer than forecast, and at least a minute longer; both in seconds."""
-    return seconds > params.slow_factor * forecast and seconds > forecast + _LATE
+    return seconds > _SLOW_FACTOR * forecast and seconds > forecast + _LATE
 
 
 def warm_up_never_ended(rates: Sequence[float]) -> bool:

@@ -21,6 +21,23 @@ FORMER_NAMES: dict[str, str | None] = {
     "training.adversarial_distance": None,
     "training.keep_freed_memory": None,
     "inference.engine": "inference.backend",
+    **dict.fromkeys(
+        (
+            "diagnosis.grad_norm_low",
+            "diagnosis.grad_norm_high",
+            "diagnosis.overfit_severe",
+            "diagnosis.slow_factor",
+            "diagnosis.learning_rate_low",
+            "diagnosis.learning_rate_high",
+            "readiness.fair_min",
+            "readiness.good_min",
+            "readiness.very_good_min",
+            "readiness.excellent_min",
+            "readiness.outstanding_min",
+            "report.seed",
+            "monitoring.seed",
+        )
+    ),
 }
 
 
@@ -189,8 +206,6 @@ class DiagnosisParams(Block):
 
     grad_norm_exploding: float = Field(gt=0, description="median gradient norm above it: exploding")
     grad_norm_vanishing: float = Field(gt=0, description="median gradient norm")
-    grad_norm_low: float = Field(gt=0, description="from here gradients are called healthy")
-    grad_norm_high: float = Field(gt=0, description="upper end of the healthy range")
     loss_exploding: float = Field(
         gt=1, description="training loss this many times that of guessing is called exploding"
     )
@@ -199,12 +214,6 @@ class DiagnosisParams(Block):
         gt=0, lt=1, description="test accuracy that guessing reaches more often than this is called chance"
     )
     overfit_rise: float = Field(gt=0, description="validation loss this share above its lowest is overfitting")
-    overfit_severe: float = Field(gt=0, description="a kept epoch whose loss is this share above the lowest is bad")
-    slow_factor: float = Field(gt=1, description="fine-tuning that takes this many times its forecast is called slow")
-    learning_rate_low: float = Field(
-        gt=0, description="a run that does not learn below this peak rate is told to raise it"
-    )
-    learning_rate_high: float = Field(gt=0, description="a run that goes wrong above it is told to lower it")
     balance_gap: float = Field(gt=0, lt=1, description="precision and recall of a class that lie further apart")
     interval_width: float = Field(
         gt=0, lt=1, description="an accuracy interval wider than this asks for more test rows"
@@ -218,13 +227,10 @@ class DiagnosisParams(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        norms = [self.grad_norm_vanishing, self.grad_norm_low, self.grad_norm_high, self.grad_norm_exploding]
-        if norms != sorted(norms):
-            raise ValueError(f"grad_norm_vanishing, _low, _high and _exploding must rise in this order, got {norms}")
-        if self.learning_rate_low >= self.learning_rate_high:
+        if self.grad_norm_vanishing >= self.grad_norm_exploding:
             raise ValueError(
-                f"learning_rate_low ({self.learning_rate_low:g}) must be below learning_rate_high"
-                f" ({self.learning_rate_high:g})"
+                f"grad_norm_vanishing ({self.grad_norm_vanishing:g}) must be below grad_norm_exploding"
+                f" ({self.grad_norm_exploding:g})"
             )
         return self
 
@@ -238,18 +244,6 @@ class ReadinessParams(Block):
     balance_gap_max: float = Field(gt=0, le=1, description="between precision and recall of any class")
     validation_loss_max: float = Field(gt=0, description="highest validation loss")
     calibration_error_max: float = Field(gt=0, le=1, description="highest expected calibration error")
-    fair_min: float = Field(ge=0, le=1, description="accuracy from which on quality is fair")
-    good_min: float = Field(ge=0, le=1, description="from which on it is good")
-    very_good_min: float = Field(ge=0, le=1, description="from which on it is very good")
-    excellent_min: float = Field(ge=0, le=1, description="from which on it is excellent")
-    outstanding_min: float = Field(ge=0, le=1, description="from which on it is outstanding")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        bounds = [self.fair_min, self.good_min, self.very_good_min, self.excellent_min, self.outstanding_min]
-        if bounds != sorted(bounds):
-            raise ValueError(f"fair_min, good_min, … outstanding_min must rise in this order, got {bounds}")
-        return self
 
 
 class ReportingParams(Block):
@@ -259,7 +253,6 @@ class ReportingParams(Block):
     previous_accuracy: float | None = Field(ge=0, le=1, description="of the model in use today")
     mistakes: PositiveInt = Field(description="reviews in each list of mistakes")
     sure: float = Field(gt=0.5, lt=1, description="probability from which a model counts as sure")
-    seed: Seed = Field(description="seed of the bootstrap")
     resamples: int = Field(ge=100, description="of the bootstrap")
 
 
@@ -284,7 +277,6 @@ class MonitoringParams(Block):
 
     enforce: bool = Field(description="drift makes the run fail")
     rows: int = Field(ge=50, description="at most this many scored reviews are compared")
-    seed: Seed = Field(description="seed of drawing them")
     psi_max: float = Field(gt=0, description="a signal drifts above this population stability index")
     p_max: float = Field(gt=0, lt=1, description="chance of a false alarm in a run, over all signals")
 
@@ -298,8 +290,8 @@ class ServingParams(Block):
     max_waiting: PositiveInt = Field(description="texts in the queue")
     batch_texts: PositiveInt = Field(description="of several requests, scored together")
     batch_size: PositiveInt = Field(description="texts per forward pass")
-    timeout_seconds: float = Field(gt=0, description="a request that waits longer is told to come back")
     log_seconds: float = Field(gt=0, description="time between two files of the prediction log")
+    timeout_seconds: float = Field(gt=0, description="a request that waits longer is told to come back")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

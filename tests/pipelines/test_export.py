@@ -1,6 +1,7 @@
 """An exported classifier answers as the one it was made from, or it is not exported."""
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from review_sentiment.errors import UserError
 from review_sentiment.model.forward import TorchForward
 from review_sentiment.params import ExportParams, InferenceParams
 from review_sentiment.pipelines.export import conversion, gate, nodes, quantization
+from review_sentiment.scoring import exported as scoring_exported
 from review_sentiment.scoring.exported import onnx_session
 from review_sentiment.scoring.scorer import Scorer, build_scorer
 from tests.conftest import whole
@@ -63,6 +65,52 @@ def test_both_models_give_the_logits_of_pytorch_for_any_batch(exported):
     np.testing.assert_array_equal(sent(rows), int8)
     assert int8.dtype == np.float32
     assert 0 < np.abs(int8 - logits).max() < 0.1 * np.ptp(logits)
+
+
+def test_a_few_short_reviews_are_spread_over_all_threads(exported, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    forward = exported.load("exported_classifier").forward("onnx", 32)
+    session, sizes = forward._apart, []
+
+    class Counted:
+        def run(self, names, batch):
+            sizes.append(len(batch["input_ids"]))
+            return session.run(names, batch)
+
+    forward.__dict__["_apart"] = Counted()
+    rows = all_rows(exported)[:9]
+    logits = forward(rows)
+    assert sorted(sizes) == [3, 3, 3]
+    np.testing.assert_allclose(
+        forward(rows[:2]), logits[:2], atol=1e-5
+    )  # fewer than threads: all compute each together
+    assert len(sizes) == 3
+
+
+@pytest.mark.parametrize("has_vnni", [True, False])
+def test_int8_is_computed_exactly_where_16_bits_would_overflow(exported, monkeypatch, has_vnni):
+    monkeypatch.setattr(scoring_exported, "_has_vnni", lambda: has_vnni)
+    model = exported.load("exported_classifier").content("onnx_int8")
+    options = scoring_exported.onnx_session(model, 1).get_session_options()
+    if has_vnni:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry("session.x64quantprecision")
+    else:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_onnxruntime_leaves_nothing_in_the_home_folder(exported, tmp_path):
+    """Its telemetry would: a database with a device id, as soon as a session is made."""
+    score = (
+        "import sys, pathlib; from review_sentiment.scoring.exported import onnx_session;"
+        "onnx_session(pathlib.Path(sys.argv[1]).read_bytes(), 1)"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+    model = next(exported.export_folder.glob("*.onnx"))
+    subprocess.run([sys.executable, "-c", score, model], env={**kept, "HOME": str(home)}, check=True)
+    assert list(home.rglob("*")) == []
 
 
 @pytest.mark.slow

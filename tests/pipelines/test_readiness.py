@@ -88,7 +88,7 @@ def test_each_check_can_fail(bounds, name, changes):
     [(0.59, "poor"), (0.6, "fair"), (0.7, "good"), (0.883, "very good"), (0.9, "excellent"), (0.96, "outstanding")],
 )
 def test_bands(bounds, accuracy, band):
-    assert band_of(accuracy, bounds) == band
+    assert band_of(accuracy) == band
 
 
 def test_a_failed_gate_fails_the_run_after_everything_was_written(finished, monkeypatch):

@@ -277,7 +277,7 @@ class HealthWatch(TrainerCallback):
         elif sign == "vanishing":
             self._warn(sign, "gradients vanish (norm %.4f) before anything was learned", norms[-1])
         forecast, seconds = self._history.rows[0]["forecast_seconds"], train[-1]["forecast_seconds"]
-        if is_slow(seconds, forecast, self._diagnosis):
+        if is_slow(seconds, forecast):
             self._warn("slow", "far slower than forecast: %.1f minutes instead of %.1f", seconds / 60, forecast / 60)
 
     def _look_at_epochs(self, train: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]) -> None:

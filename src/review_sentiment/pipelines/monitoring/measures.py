@@ -20,6 +20,7 @@ from review_sentiment.reference import (
 )
 from review_sentiment.text import clean_text
 
+_SEED = 42  # of the draw of rows
 _LOGGED = ["words", "tokens", "unknown_share"]  # what the server's log has of a review, with or without its text
 
 
@@ -117,7 +118,7 @@ def draw_rows(
 
     Source: Vitter 1985, ACM Transactions on Mathematical Software 11:37 (reservoir sampling), with random keys.
     """
-    generator = np.random.default_rng(params.seed)
+    generator = np.random.default_rng(_SEED)
     needed = ["predicted", *(f"proba_{name}" for name in classes)]
     kept, rows, answered = pd.DataFrame(columns=["text", *_LOGGED, *needed, "_key"]), 0, 0
     for chunk in chunks:

@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 Severity = Literal["bad", "warning", "note", "good"]
 # The parameter that suits most encoders; see conf/base.
 _USUAL_RATE = 1e-4
+# Peak learning rates beyond these explain a model that does not learn.
+_LOW_RATE, _HIGH_RATE = 1e-6, 1e-3
+# A kept epoch whose calibrated loss is this share above the lowest is bad, not a warning.
+_SEVERE = 0.5
 _ORDER: tuple[Severity, ...] = ("bad", "warning", "note", "good")
 
 
@@ -177,7 +181,7 @@ def find_gradient_norm(record: Record) -> Finding | None:
     worst = rows.iloc[int(rows["grad_norm"].argmax())]
     evidence = (
         f"Median by epoch {_series(medians)}, largest {worst['grad_norm']:.1f} at step {int(worst['step'])}; healthy"
-        f" is {record.params.grad_norm_low:g} to {record.params.grad_norm_high:g}."
+        f" is {health.HEALTHY_NORMS[0]:g} to {health.HEALTHY_NORMS[1]:g}."
     )
     if "exploding" in signs:
         return Finding(
@@ -268,7 +272,7 @@ def find_overfitting(record: Record) -> Finding | None:
             "overfitting", "note", f"Overconfident since epoch {since}, which calibration corrects.", evidence,
             ["too few training reviews"], ["More training reviews"],
         )  # fmt: skip
-    severe = kept >= since and calibrated[kept - 1] > min(calibrated) * (1 + record.params.overfit_severe)
+    severe = kept >= since and calibrated[kept - 1] > min(calibrated) * (1 + _SEVERE)
     return Finding(
         "overfitting", "bad" if severe else "warning", f"Overfitting since epoch {since}.", evidence,
         ["more epochs than the training reviews can feed", "too few training reviews", "too little regularization"],
@@ -282,8 +286,8 @@ def find_learning_rate(record: Record) -> Finding | None:
     if len(record.losses) < 2:
         return None
     sign = health.loss_sign(record.losses, record.classes, record.params)
-    rate, params = record.peak_rate, record.params
-    if rate < params.learning_rate_low and sign == "flat":
+    rate = record.peak_rate
+    if rate < _LOW_RATE and sign == "flat":
         return Finding(
             "learning_rate_low", "bad", "The learning rate is too low: the model is not learning.",
             f"It peaked at {rate:.1e}, and the training loss stayed at {_series(record.losses)}.",
@@ -291,7 +295,7 @@ def find_learning_rate(record: Record) -> Finding | None:
         )  # fmt: skip
     gradients = find_gradient_norm(record)
     explodes = find_exploding_loss(record) or (gradients is not None and gradients.name == "gradient_exploding")
-    if rate > params.learning_rate_high and (sign != "falling" or explodes):
+    if rate > _HIGH_RATE and (sign != "falling" or explodes):
         return Finding(
             "learning_rate_high", "bad", "The learning rate is too high: training is unstable.",
             f"It peaked at {rate:.1e}; training loss {_series(record.losses)}.",
@@ -317,7 +321,7 @@ def find_pace(record: Record) -> Finding:
     """Fine-tuning time against its forecast."""
     seconds, forecast = record.metrics["seconds"]["fine_tune"], record.metrics["seconds"]["forecast"]
     evidence = f"Fine-tuning took {seconds / 60:.1f} minutes; the forecast was {forecast / 60:.1f}."
-    if health.is_slow(seconds, forecast, record.params):
+    if health.is_slow(seconds, forecast):
         return Finding(
             "slow", "warning", f"Fine-tuning took {seconds / forecast:.1f} times its forecast.", evidence,
             ["other work on this machine", "a processor that slowed down when hot", "too little memory"],

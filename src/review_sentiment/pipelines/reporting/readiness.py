@@ -12,16 +12,13 @@ from review_sentiment.pipelines.reporting.evaluation import balance_gap
 logger = logging.getLogger(__name__)
 
 
-def band_of(accuracy: float, params: ReadinessParams) -> str:
+# Lowest accuracy of each quality band; below the last it is poor.
+_BANDS = {"outstanding": 0.95, "excellent": 0.9, "very good": 0.8, "good": 0.7, "fair": 0.6}
+
+
+def band_of(accuracy: float) -> str:
     """The quality band of an accuracy, from `poor` to `outstanding`."""
-    bounds = {
-        "outstanding": params.outstanding_min,
-        "excellent": params.excellent_min,
-        "very good": params.very_good_min,
-        "good": params.good_min,
-        "fair": params.fair_min,
-    }
-    return next((band for band, bound in bounds.items() if accuracy >= bound), "poor")
+    return next((band for band, bound in _BANDS.items() if accuracy >= bound), "poor")
 
 
 def judge_readiness(
@@ -43,7 +40,7 @@ def judge_readiness(
         *_honesty_checks(evaluation["versus_baseline"], metrics),
     ]
     accuracy = headline_row(evaluation, "accuracy")
-    band, band_low = band_of(accuracy["value"], readiness), band_of(accuracy["low"], readiness)
+    band, band_low = band_of(accuracy["value"]), band_of(accuracy["low"])
     sentence = _sentence(evaluation["rows"], accuracy, band, band_low, checks)
     logger.info("%s", sentence)
     return {
