@@ -291,7 +291,7 @@ class ServingParams(Block):
     batch_texts: PositiveInt = Field(description="of several requests, scored together")
     batch_size: PositiveInt = Field(description="texts per forward pass")
     log_seconds: float = Field(gt=0, description="time between two files of the prediction log")
-    timeout_seconds: float = Field(gt=0, description="a request that waits longer is told to come back")
+    timeout_seconds: float = Field(gt=0, description="a request that waits longer gets status 503")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
