@@ -39,6 +39,25 @@ def test_every_fault_is_told_with_its_path(raw):
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("training.precision", "training.precision is not a parameter; did you mean 'training.dtype'?"),
+        ("training.engine", "training.engine is not a parameter; did you mean 'training.executor'?"),
+        ("inference.engine", "inference.engine is not a parameter; did you mean 'inference.backend'?"),
+        ("training.keep_freed_memory", "training.keep_freed_memory was removed; leave it out"),
+        ("training.epoch", "training.epoch is not a parameter; did you mean 'training.epochs'?"),
+        ("trainings", "trainings is not a parameter; did you mean 'training'?"),
+    ],
+)
+def test_an_old_or_misspelt_name_gets_todays(raw, name, words):
+    block, _, key = name.partition(".")
+    raw.setdefault(block, {})[key] = 1
+    with pytest.raises(UserError) as error:
+        parse_parameters(raw)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("subset.test_rows", "many", "got 'many'"),

@@ -1,5 +1,6 @@
 """`kedro runs show`, `label`, `rerun` and `clean`, over real tiny runs."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
+from kedro.runner import SequentialRunner
 
 from review_sentiment.catalog import files_of
 from review_sentiment.cli import cli
@@ -16,6 +18,7 @@ from review_sentiment.commands.run import without_repetition
 from review_sentiment.errors import UserError
 from review_sentiment.params import flatten
 from review_sentiment.runs.manifest import SHAPES_TRAINING
+from review_sentiment.runs.session import RunSession
 from tests.conftest import TINY, copy_of, make_corpus, new_project
 
 KILLED = "2026-01-01T00.00.00.000Z"
@@ -200,6 +203,36 @@ def test_a_clean_without_numbers_takes_only_what_broke_and_nothing_of_a_run_in_p
     done = call("clean", "--yes")
     assert "runs: 2, leftovers of broken writes: 1, together " in done
     assert files().runs() == [made.good, made.bad, made.report]
+
+
+def test_a_clean_keeps_all_that_a_run_in_progress_may_read(made, copy):
+    """Also tokens that only spare it work, and checkpoints that it goes on from; a run that has ended needs neither."""
+    checkpoint = Path(f"data/06_models/checkpoints/{KILLED}/step-000000010")
+    checkpoint.mkdir(parents=True)
+    running = "2026-01-02T00.00.00.000Z"
+    record = files().begin({"run": running, "versions_read": {"tokenized_before": made.bad, "checkpoints": KILLED}})
+    shown = call("clean", "--keep-last", "1", "--yes")
+    assert f"{made.bad}  read by {running}" in shown
+    assert f"{KILLED}  read by {running}" in shown
+    assert files().has("tokenized", made.bad)
+    assert checkpoint.exists()
+    record.end()
+    assert f"{made.bad}  old" in call("clean", "--keep-last", "1")
+
+
+def test_a_run_records_what_it_reads_before_it_reads(copy):
+    records = []
+
+    class Runner(SequentialRunner):
+        def run(self, *args, **kwargs):
+            records.extend(Path("data/08_reporting/runs_in_progress").iterdir())
+            records.append(json.loads(records[0].read_text("utf-8")))
+            return super().run(*args, **kwargs)
+
+    with RunSession.create(copy.folder, runtime_params=copy.parameters()) as session:
+        session.run(pipeline_names=["data_engineering"], runner=Runner())
+    assert records[1]["versions_read"]["tokenized_before"] == copy.failed  # the newest on disk
+    assert not records[0].exists()
 
 
 def test_a_training_that_can_be_resumed_stays_until_numbers_are_named(made, copy):

@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from review_sentiment.errors import UserError
 from review_sentiment.runs.files import RunFiles
+from review_sentiment.runs.locks import PathLock, is_held
 from review_sentiment.runs.versions import choose_versions
 
 DATA = {"splits", "tokenized", "data_profile"}
@@ -42,8 +45,8 @@ def leave(files: RunFiles, run: str, names: set[str], **read: str) -> str:
         files.path(name, run).write_text("x")
     if read != {"manifest": ""}:
         files.path("manifest", run).parent.mkdir(parents=True, exist_ok=True)
-        story = {"run": run, "complete": True, "versions_read": read}
-        files.path("manifest", run).write_text(json.dumps(story))
+        manifest = {"run": run, "complete": True, "versions_read": read}
+        files.path("manifest", run).write_text(json.dumps(manifest))
     return run
 
 
@@ -180,6 +183,34 @@ def test_a_run_is_running_as_long_as_its_process_lives(files):
         child.stdout.close()
     assert files.state(RUNS[0]) == "killed"
     assert files.manifest(RUNS[0])["env"] == "imdb"
+
+
+def test_many_that_ask_at_once_do_not_take_each_other_for_a_run(files):
+    killed = leave(files, RUNS[0], DATA, manifest="")
+    files.begin({"run": killed})  # nobody keeps the record, so its lock is gone
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: files.state(killed), range(2000))) == {"killed"}
+
+
+def test_a_lock_can_be_taken_while_others_ask_whether_it_is_held(tmp_path):
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            is_held(tmp_path)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(ask)
+        try:
+            for _ in range(200):
+                lock, other = PathLock(tmp_path), PathLock(tmp_path)
+                assert lock.take(wait=False)
+                assert is_held(tmp_path)
+                assert not other.take(wait=False)
+                lock.release()
+        finally:
+            stop.set()
 
 
 def test_deleting_is_finished_wherever_it_was_interrupted(files, monkeypatch):
