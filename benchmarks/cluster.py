@@ -1,4 +1,4 @@
-"""Training on a Ray cluster of two nodes with a core each, against one process: the same figures, in what time?"""
+"""Training and scoring on a Ray cluster of two one-core nodes, compared with one process: results and time."""
 
 import argparse
 import itertools
@@ -28,8 +28,8 @@ from review_sentiment.scoring.confidence import Threshold
 from review_sentiment.scoring.scorer import Scorer
 
 ONE, TWO = "one process, one core", "Ray, two nodes of one core"
-_CARRIED = 200_000
-ENGINES = {ONE: {}, TWO: {"executor": "ray", "workers": 2}}
+_SENT = 200_000
+EXECUTORS = {ONE: {}, TWO: {"executor": "ray", "workers": 2}}
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     params = parameters(
         "base",
         subset={"train_rows": chosen.train_rows, "validation_rows": 100, "test_rows": chosen.test_rows},
-        # Of bf16's roundings a difference would say nothing.
+        # In bf16, rounding would hide a real difference.
         training={"epochs": chosen.epochs, "dtype": "fp32", "threads": 1, "attention": "sdpa", "logging_steps": 1},
     )
     reviews = read_reviews(chosen.reviews, params)
@@ -54,7 +54,7 @@ def main() -> None:
     cluster = _start_two_nodes()
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for _ in range(chosen.rounds):
-        for name, changes in ENGINES.items():
+        for name, changes in EXECUTORS.items():
             start = time.perf_counter()
             classifier, history = job.changed(**changes).train(minilm())
             found[name].append(
@@ -67,12 +67,12 @@ def main() -> None:
     if found:
         _publish(chosen, found)
     texts = list(itertools.islice((text for chunk in reviews.chunks() for text in chunk["text"]), chosen.score_rows))
-    _publish_scoring(_score(job, texts), _carry(texts[:1000]))
+    _publish_scoring(_score(job, texts), _send(texts[:1000]))
     cluster.shutdown()
 
 
 def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
-    """Score with an untrained head, in one process and on the cluster: name, seconds, and the scored rows of each."""
+    """Score with an untrained head in one process and on the cluster: name, seconds and scored rows of each."""
     encoder = minilm()
     classifier = Classifier(with_head(job, encoder).eval(), encoder.tokenizer, {"compute": {"dtype": "fp32"}})
     classifier.tokenizer.model_max_length = job.params.tokenize.scoring_max_tokens
@@ -91,16 +91,16 @@ def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
     return found
 
 
-def _carry(texts: list[str]) -> float:
-    """Reviews a second that one session can send to workers that do nothing with them, take back, and write."""
+def _send(texts: list[str]) -> float:
+    """Reviews a second that one session can send to idle workers, receive and write."""
     batch = pa.RecordBatch.from_pydict({"text": texts})
-    carried = map_on_workers(_same, itertools.repeat(batch, _CARRIED // len(batch)), workers=2)
+    received = map_on_workers(_same, itertools.repeat(batch, _SENT // len(batch)), workers=2)
     with tempfile.TemporaryDirectory() as folder:
-        first = next(carried)  # Ray has started
-        table = ChunkedTable(first.schema, 0, lambda: carried)
+        first = next(received)  # Ray has started
+        table = ChunkedTable(first.schema, 0, lambda: received)
         start = time.perf_counter()
-        ChunkedParquetDataset(filepath=f"{folder}/carried.parquet").save(table)
-        return (_CARRIED - len(batch)) / (time.perf_counter() - start)
+        ChunkedParquetDataset(filepath=f"{folder}/received.parquet").save(table)
+        return (_SENT - len(batch)) / (time.perf_counter() - start)
 
 
 def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -124,7 +124,7 @@ def _accuracy(classifier: Any, test: Any) -> float:
 
 
 def _step_seconds(history: Any) -> float:
-    """Median over the steps of an epoch but its first, whose time holds the validation before it."""
+    """Median over an epoch's steps except the first, whose time includes the validation before it."""
     steps = history[history["split"] == "train"]
     return float(steps["seconds"].diff()[steps["epoch"].diff() < 1].iloc[1:].median())
 
@@ -147,7 +147,7 @@ def _publish(chosen: argparse.Namespace, found: dict[str, list[dict[str, Any]]])
                 "test accuracy (95 % interval)": f"{accuracy:.1%} ({low:.1%} to {high:.1%})",
             }
         )
-    losses = [found[name][0]["history"]["loss"].to_numpy() for name in ENGINES]
+    losses = [found[name][0]["history"]["loss"].to_numpy() for name in EXECUTORS]
     gap = np.nanmax(np.abs(losses[0] - losses[1]))
     pairs = zip(found[ONE], found[TWO], strict=True)
     ratios = [_step_seconds(one["history"]) / _step_seconds(two["history"]) for one, two in pairs]
@@ -162,7 +162,7 @@ def _publish(chosen: argparse.Namespace, found: dict[str, list[dict[str, Any]]])
     )
 
 
-def _publish_scoring(found: list[tuple[str, float, pd.DataFrame]], carried: float) -> None:
+def _publish_scoring(found: list[tuple[str, float, pd.DataFrame]], sent: float) -> None:
     (_, usual, alone), *_ = found
     same = all(rows.equals(alone) for _, _, rows in found)
     publish(
@@ -178,7 +178,7 @@ def _publish_scoring(found: list[tuple[str, float, pd.DataFrame]], carried: floa
         ],
         [
             f"All rows and probabilities are the same: {same}.",
-            f"A session alone sends reviews to idle workers, takes them back and writes them: {carried:,.0f} a second.",
+            f"Reviews a second that one session sends to idle workers, receives and writes: {sent:,.0f}.",
         ],
     )
 

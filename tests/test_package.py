@@ -31,6 +31,7 @@ def asked_for(pyproject: Path) -> list[Requirement]:
         *content["project"]["dependencies"],
         *extras["test"],
         *extras["docs"],
+        *extras["ray"],
     ]
     found = []
     for requirement in map(Requirement, texts):
