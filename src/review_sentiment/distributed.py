@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging.handlers import QueueHandler, QueueListener
@@ -101,7 +102,7 @@ def run_on_workers(
         job: Anything that can be pickled; each machine gets it once.
 
     Returns:
-        What the function returned in the first worker.
+        What the first worker's call returned.
 
     Raises:
         UserError: Ray is not installed, the cluster does not answer or is too small, or a worker raised it.
@@ -109,7 +110,8 @@ def run_on_workers(
     """
     resumed = checkpoints.to_resume()
     with (
-        tempfile.TemporaryDirectory() as folder,  # Ray wants one for checkpoints of its own; it stays empty
+        ThreadPoolExecutor(1) as thread,
+        tempfile.TemporaryDirectory() as folder,  # where Ray Train would keep checkpoints of its own
         ray_cluster(count, "training.executor=local and training.workers=1") as nodes,
     ):
         import ray
@@ -124,7 +126,8 @@ def run_on_workers(
         logger.info("Training on Ray, workers: %d, each with %d CPUs%s", count, cpus, " and a GPU" * use_gpu)
         try:
             with _logging_from(records):
-                returned = _trainer(work, count, {"CPU": cpus, "GPU": int(use_gpu)}, folder).fit().return_value
+                # Not in the main thread, where Ray (2.60) handles Ctrl-C itself.
+                returned = thread.submit(_trainer(work, count, cpus, use_gpu, folder).fit).result().return_value
         except ControllerError as error:
             raise error.controller_failure from error
         except WorkerGroupError as error:
@@ -139,8 +142,7 @@ class LostWorkersError(UserError):
     """Workers were lost again and again."""
 
 
-def _trainer(work: Callable[[], Any], count: int, resources: Mapping[str, int], folder: str) -> Any:
-    """Ray's trainer, with two changes."""
+def _trainer(work: Callable[[], Any], count: int, cpus: int, use_gpu: bool, folder: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -152,22 +154,12 @@ def _trainer(work: Callable[[], Any], count: int, resources: Mapping[str, int], 
                 if isinstance(error, UserError):
                     raise error
 
-    class Trainer(TorchTrainer):
-        """Leaves Ctrl-C to the session; Ray (2.60) would end the process without a message."""
-
-        def _register_sigint_handler(self, controller: Any) -> None:
-            pass
-
-    return Trainer(
+    return TorchTrainer(
         work,
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if resources["GPU"] else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=count, use_gpu=resources["GPU"] > 0, resources_per_worker=dict(resources)
-        ),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=count, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
         run_config=RunConfig(
-            storage_path=folder,
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
-            callbacks=[StopAtUserError()],
+            storage_path=folder, failure_config=FailureConfig(max_failures=_MAX_FAILURES), callbacks=[StopAtUserError()]
         ),
     )
 
@@ -259,13 +251,14 @@ def map_on_workers(function: Callable[[Batch], Batch], batches: Iterable[Batch],
         cpus, _ = place_workers(nodes, count, "cpu", "inference.workers")
         apply = ray.remote(_apply).options(num_cpus=cpus)
         sent = ray.put(function)
-        under_way: deque[Any] = deque()
+        # Futures, because ray.get (2.60) replaces what a signal handler raises by its own KeyboardInterrupt.
+        under_way: deque[Future[Batch]] = deque()
         for batch in batches:
             if len(under_way) == _BATCHES_PER_WORKER * count:
-                yield ray.get(under_way.popleft())
-            under_way.append(apply.remote(sent, batch))
+                yield under_way.popleft().result()
+            under_way.append(apply.remote(sent, batch).future())
         while under_way:
-            yield ray.get(under_way.popleft())
+            yield under_way.popleft().result()
 
 
 def _apply(function: Callable[[Batch], Batch], batch: Batch) -> Batch:

@@ -1,24 +1,22 @@
 """Fine-tuning by the workers of a Ray cluster."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.distributed import LostWorkersError, Workers, run_on_workers
 from review_sentiment.errors import UserError
+from review_sentiment.model.encoder import Classifier
 from review_sentiment.pipelines.modeling.checkpointing import how_to_go_on
 from review_sentiment.pipelines.modeling.failures import out_of_memory_explained
 from review_sentiment.pipelines.modeling.run import Job
 from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.runs.interrupts import Interrupted
 
-if TYPE_CHECKING:
-    from review_sentiment.datasets.checkpoints import Checkpoints
-    from review_sentiment.model.encoder import Classifier
 
-
-def train_on_ray(job: Job, checkpoints: "Checkpoints") -> "tuple[Classifier, pd.DataFrame]":
+def train_on_ray(job: Job, checkpoints: Checkpoints) -> tuple[Classifier, pd.DataFrame]:
     """Let `training.workers` processes train together, as `train` does in one."""
     from datasets import Dataset
     from datasets.table import InMemoryTable
@@ -37,7 +35,7 @@ def train_on_ray(job: Job, checkpoints: "Checkpoints") -> "tuple[Classifier, pd.
     return result
 
 
-def _train(job: Job, checkpoints: Any, workers: Workers) -> "tuple[Classifier, pd.DataFrame]":
+def _train(job: Job, checkpoints: Any, workers: Workers) -> tuple[Classifier, pd.DataFrame]:
     """Run in each worker."""
     with out_of_memory_explained(job.training, job.tokenize):
         return train(job, checkpoints, workers)
