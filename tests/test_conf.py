@@ -83,7 +83,7 @@ def test_a_failed_gate_comes_after_everything_else():
     assert pipelines["monitoring"].nodes[-1].name == "enforce_drift"
 
 
-def test_each_pipelines_inputs_and_outputs():
+def test_each_pipelines_inputs():
     pipelines = register_pipelines()
     free = {name: {i for i in pipe.inputs() if not i.startswith("params:")} for name, pipe in pipelines.items()}
     assert free["data_engineering"] == {"reviews", "tokenizer", "tokenized_before", "run_info"}
@@ -96,18 +96,5 @@ def test_each_pipelines_inputs_and_outputs():
         "new_reviews", "classifier", "reload_check", "predictions", "run_info", "exported_classifier",
     }  # fmt: skip
     assert free["export"] == {"classifier", "reload_check", "tokenized", "predictions", "run_info"}
-    assert pipelines["export"].all_outputs() >= {"export_report", "exported_classifier"}
-    assert pipelines["inference"].all_outputs() >= {"scored_reviews", "scoring_summary"}
     assert free["monitoring"] == {"scored_reviews", "reference_statistics", "predictions", "tokenizer", "run_info"}
-    assert pipelines["data_engineering"].all_outputs() >= {
-        "reviews_checked", "data_profile", "splits", "tokenized", "reference_statistics",
-    }  # fmt: skip
     assert free["monitoring_of_log"] == free["monitoring"] - {"scored_reviews"} | {"prediction_log"}
-    assert pipelines["monitoring"].all_outputs() >= {"drift_report", "drift"}
-    assert pipelines["modeling"].all_outputs() >= {
-        "classifier",
-        "history",
-        "baseline_predictions",
-        "predictions",
-        "metrics",
-    }

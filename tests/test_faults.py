@@ -99,7 +99,7 @@ def complaint(project: Project, call: str, before: str, kept: dict[str, str]) ->
         return "the run before has changed"
     name = Path(call.partition(" ")[2]).relative_to(project.folder / "data").parts[1].partition(".")[0]
     if name != "runs_in_progress":  # no dataset
-        project.load(name)  # the newest is whole
+        project.load(name)  # the newest is complete
     return None
 
 

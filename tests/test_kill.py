@@ -54,7 +54,7 @@ def test_kills_at_twenty_random_moments_change_nothing(project, start):
         process.join()
         assert process.exitcode == -signal.SIGKILL
 
-        assert project.load("metrics") == project.load("metrics", version)  # nothing half stands for the newest
+        assert project.load("metrics") == project.load("metrics", version)  # nothing incomplete is the newest
         resumed = project.run("modeling", training=LONG, resume=True)
         assert_same(project, version, resumed)
         assert project.load("metrics", resumed)["classifier"] == project.load("metrics", version)["classifier"]

@@ -16,12 +16,12 @@ from review_sentiment.settings import CONFIG_LOADER_ARGS
 from tests.conftest import ROOT
 
 
-def test_a_name_as_on_the_command_line_is_told_how_yaml_writes_it(raw):
-    with pytest.raises(UserError, match="in YAML, 'epochs' stands indented in a line below 'training:'"):
+def test_a_name_as_on_the_command_line_gets_yamls_way(raw):
+    with pytest.raises(UserError, match="in YAML, 'epochs' goes indented on a line below 'training:'"):
         parse_parameters({**raw, "training.epochs": 1})
 
 
-def test_every_fault_is_told_with_its_path(raw):
+def test_every_fault_is_listed_with_its_path(raw):
     raw["training"] |= {"epochs": 0, "epoch": 3, "learning_rate": "fast"}
     del raw["subset"]["seed"]
 
@@ -76,7 +76,7 @@ def test_a_value_that_is_not_allowed_is_quoted(raw, name, value, words):
     assert words in str(error.value)
 
 
-def test_a_list_for_a_block_is_told():
+def test_a_list_for_a_block_is_reported():
     given = run.make_context("run", ["--params=diagnosis=[]"]).params["params"]
     loader = OmegaConfigLoader(str(ROOT / "conf"), runtime_params=given, **CONFIG_LOADER_ARGS)
 

@@ -61,7 +61,7 @@ def files():
     return files_of(KedroSession.create().load_context())
 
 
-def test_the_list_tells_every_run_and_how_it_ended(made, monkeypatch):
+def test_the_list_shows_every_run_and_how_it_ended(made, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = call().splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("20")}
@@ -94,7 +94,7 @@ def test_training_can_go_back_to_the_data_of_an_earlier_run(made):
         files().delete(run)
 
 
-def test_show_tells_what_a_run_was_and_what_became_of_it(made):
+def test_show_says_what_a_run_was_and_what_became_of_it(made):
     shown = call("show", "good")
     manifest = made.load("manifest", made.good)
     for text in (
@@ -324,7 +324,7 @@ def test_an_unchanged_training_is_skipped_and_said_to_be(made, copy):
 def test_every_block_that_data_engineering_or_modeling_reads_shapes_training():
     inputs = pipelines["data_engineering"].inputs() | pipelines["modeling"].inputs()
     blocks = {name.removeprefix("params:") for name in inputs if name.startswith("params:")}
-    assert blocks - {*SHAPES_TRAINING} == {"diagnosis"}  # which only decides what is told while it trains
+    assert blocks - {*SHAPES_TRAINING} == {"diagnosis"}  # which only decides what is logged while it trains
 
 
 def test_whatever_shapes_training_lets_it_train(made, copy):

@@ -105,7 +105,7 @@ def test_a_run_that_read_two_runs_leaves_the_choice_to_the_user(files):
     assert choose(files, "metrics", "data_profile", data_profile=other) == {"metrics": RUNS[2]}
 
 
-def test_versions_that_the_user_names_win_and_a_mixture_is_told(files, caplog):
+def test_versions_that_the_user_names_win_and_a_mixture_is_logged(files, caplog):
     first, second = leave(files, RUNS[0], DATA | MODEL), leave(files, RUNS[1], DATA | MODEL)
     assert choose(files, "metrics", "splits", metrics=first) == {"splits": first}
     assert not caplog.records

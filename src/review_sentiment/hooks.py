@@ -182,11 +182,6 @@ class ManifestHooks:
         self._clock(node)
 
     @hook_impl
-    def before_node_run(self, node: Node) -> None:
-        """Start the clock of a node without inputs."""
-        self._clock(node)
-
-    @hook_impl
     def after_node_run(self, node: Node) -> None:
         """Record a node's time so far; saving its outputs adds to it."""
         self._clock(node)

@@ -152,15 +152,13 @@ class TrainingParams(Block):
     pooling: Literal["auto", "first_token"] = Field(description="which of the encoder's outputs the head reads")
     early_max_tokens: Annotated[int, Field(ge=8)] | None = Field(description="tokens of a review before the last epoch")
     head_start: Literal["linear_probe", "random"] = Field(description="what the new last layer starts from")
-    head_learning_rate_factor: float = Field(
-        gt=0, description="the new last layer's rate, as a multiple of the others'"
-    )
+    head_learning_rate_factor: float = Field(gt=0, description="the new last layer's rate, times the others'")
     freeze_word_embeddings: bool = Field(description="the vocabulary's vectors stay as published")
     freeze_layers: int = Field(ge=0, description="this many of the lowest layers stay as published")
     gradient_checkpointing: bool = Field(description="recompute activations instead of keeping them")
     first_token_only: bool = Field(description="the last layer computes no other token")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto: a CUDA accelerator where there is one")
-    dtype: Literal["auto", "fp32", "bf16"] = Field(description="number format of matmuls")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(description="of matmuls")
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(description="CPU threads of one operation")
     attention: Literal["auto", "eager", "sdpa", "sdpa_fp32"] = Field(description="how attention is computed")
     time_budget_minutes: float | None = Field(gt=0, description="fine-tuning ends within it")
@@ -206,24 +204,14 @@ class DiagnosisParams(Block):
 
     grad_norm_exploding: float = Field(gt=0, description="median gradient norm above it: exploding")
     grad_norm_vanishing: float = Field(gt=0, description="median gradient norm")
-    loss_exploding: float = Field(
-        gt=1, description="training loss this many times that of guessing is called exploding"
-    )
+    loss_exploding: float = Field(gt=1, description="training loss this many times that of guessing explodes")
     loss_change: float = Field(gt=0, lt=1, description="training loss that moves by less than this share is flat")
-    chance_p: float = Field(
-        gt=0, lt=1, description="test accuracy that guessing reaches more often than this is called chance"
-    )
+    chance_p: float = Field(gt=0, lt=1, description="accuracy that guessing reaches more often is called chance")
     overfit_rise: float = Field(gt=0, description="validation loss this share above its lowest is overfitting")
     balance_gap: float = Field(gt=0, lt=1, description="precision and recall of a class that lie further apart")
-    interval_width: float = Field(
-        gt=0, lt=1, description="an accuracy interval wider than this asks for more test rows"
-    )
-    tokens_cut: float = Field(
-        ge=0, lt=1, description="more than this share of the training tokens cut off is worth a note"
-    )
-    smallest_class: float = Field(
-        ge=0, lt=1, description="a class with less than this share of the training rows is worth a note"
-    )
+    interval_width: float = Field(gt=0, lt=1, description="a wider accuracy interval asks for more test rows")
+    tokens_cut: float = Field(ge=0, lt=1, description="a larger share of the training tokens cut off is noted")
+    smallest_class: float = Field(ge=0, lt=1, description="a class with a smaller share of the training rows is noted")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -304,7 +292,7 @@ class ServingParams(Block):
 
 
 class Parameters(Block):
-    """All parameters of a run, as they stand at the top level of the YAML."""
+    """All parameters of a run: the top level of the YAML."""
 
     reviews: Text
     encoder: Text
@@ -355,7 +343,7 @@ def _describe(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         if "." in str(path[-1]):
             block, _, name = str(path[-1]).partition(".")
-            return f"{where} is not a parameter; in YAML, '{name}' stands indented in a line below '{block}:'"
+            return f"{where} is not a parameter; in YAML, '{name}' goes indented on a line below '{block}:'"
         if where in FORMER_NAMES and FORMER_NAMES[where] is None:
             return f"{where} was removed; leave it out"
         prefix = where.removesuffix(str(path[-1]))
@@ -371,10 +359,10 @@ def _describe(error: Mapping[str, Any]) -> str:
 
 
 def parse_parameters(raw: Mapping[str, Any]) -> Parameters:
-    """Check a run's effective parameters, all blocks at once.
+    """Check a run's merged parameters, all blocks at once.
 
     Raises:
-        UserError: Any name is unknown or missing, or any value out of range; the message lists every fault.
+        UserError: A name is unknown or missing, or a value out of range; the message lists every fault.
     """
     try:
         return Parameters.model_validate(dict(raw))
@@ -384,13 +372,10 @@ def parse_parameters(raw: Mapping[str, Any]) -> Parameters:
 
 
 def load_parameters(config: MutableMapping[str, Any]) -> Parameters:
-    """Merge and check a run's parameters.
-
-    Args:
-        config: Kedro's configuration loader; it keeps them, and need not read all files anew when it is asked again.
+    """Merge and check a run's parameters; Kedro's loader keeps the merged ones, so that asking again reads no files.
 
     Raises:
-        UserError: As `parse_parameters`; or a list stands where there is a block of names, or the other way round.
+        UserError: As `parse_parameters`; or there is a list in the place of a block of names, or a block for a list.
     """
     try:
         raw = config["parameters"] = config["parameters"]
@@ -403,14 +388,7 @@ def load_parameters(config: MutableMapping[str, Any]) -> Parameters:
 
 
 def parameter_text(value: Any) -> str:
-    """Write a value as `--params` takes it.
-
-    Args:
-        value: Number, text, truth value, None, or several names.
-
-    Returns:
-        Text; several names are joined by slashes.
-    """
+    """Write a value as `--params` takes it; several names are joined by slashes."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -16,7 +16,7 @@ PIPELINES = ("data_engineering", "modeling", "reporting")
 
 
 @pytest.mark.slow
-def test_processes_that_are_told_a_run_leave_one_version_and_one_manifest(project, monkeypatch):
+def test_processes_of_one_run_leave_one_version_and_one_manifest(project, monkeypatch):
     newer = project.run("data_engineering", subset={"seed": 7})  # is not read, although it is the newest
     monkeypatch.setenv("REVIEW_SENTIMENT_RUN", RUN)
     assert [project.run(name) for name in PIPELINES] == [RUN] * 3

@@ -58,7 +58,7 @@ def three_runs(made, monkeypatch):
     return made
 
 
-def test_ledger_figure_and_commands_tell_good_runs_from_bad(three_runs, monkeypatch):
+def test_ledger_figure_and_commands_separate_good_runs_from_bad(three_runs, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     good, same, bad = three_runs.good, three_runs.same, three_runs.bad
     ledger = three_runs.project.load("run_ledger")
@@ -94,7 +94,7 @@ def test_ledger_figure_and_commands_tell_good_runs_from_bad(three_runs, monkeypa
     assert "Both have the same parameters." in equal.output
 
 
-def test_mistakes_with_the_commands_are_told_in_one_message(three_runs, tmp_path):
+def test_mistakes_with_the_commands_are_one_message(three_runs, tmp_path):
     def fails(*arguments: str) -> str:
         done = call("compare", *arguments)
         assert done.exit_code == 1
