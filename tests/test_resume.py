@@ -200,7 +200,7 @@ def test_an_interrupted_run_says_how_to_go_on(project, number, code, name):
     (run,) = checkpoints(project)
     (step,) = checkpoints(project)[run]
     assert step >= 20
-    message = f"interrupted by {name}; the same command with resume=true among its --params goes on from step {step}"
+    message = f"interrupted by {name}; the same command with resume=true among its --params continues from step {step}"
     assert last == f"Error: {message}"
     manifest = project.load("manifest")
     assert (manifest["complete"], manifest["error"]) == (False, f"Interrupted: {message}")
