@@ -16,9 +16,10 @@ import psutil
 import pytest
 import torch
 
+from review_sentiment import distributed
 from review_sentiment.datasets.checkpoints import Checkpoints
 from review_sentiment.distributed import LostWorkersError, map_on_workers, place_workers, run_on_workers
-from review_sentiment.errors import UserError
+from review_sentiment.errors import UserError, users_fault
 from review_sentiment.model.encoder import Classifier, add_head
 from review_sentiment.pipelines.modeling.on_ray import train_on_ray
 from review_sentiment.pipelines.modeling.watch import DivergedError
@@ -69,9 +70,11 @@ def two_nodes():
     """A cluster of two nodes with a core each, which RAY_ADDRESS names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        pytest.importorskip("ray")
+        ray = pytest.importorskip("ray")
         from ray.cluster_utils import Cluster
 
+        # Workers then need not import this file, and all that it imports.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         cluster.add_node(num_cpus=1)
         patch.setenv("RAY_ADDRESS", cluster.address)
@@ -169,15 +172,30 @@ def diverge_in_one(job, checkpoints, workers):
 
 
 @pytest.mark.slow
-def test_workers_that_are_lost_again_and_again_are_given_up(two_nodes, checkpoints):
-    with pytest.raises(LostWorkersError, match=r"^Ray's workers failed 4 times, and training was given up"):
+def test_workers_that_are_lost_again_and_again_are_given_up(two_nodes, checkpoints, monkeypatch):
+    monkeypatch.setattr(distributed, "_MAX_FAILURES", 1)
+    with pytest.raises(LostWorkersError, match=r"^Ray lost workers 2 times, and training was given up"):
         run_on_workers(end_process, None, checkpoints, 2, "cpu")
-    assert checkpoints.newest_step() == 4
+    assert checkpoints.newest_step() == 2
 
 
 def end_process(job, checkpoints, workers):
     count_attempt(checkpoints, workers)
     os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_bug_in_a_worker_keeps_its_traceback(two_nodes, checkpoints, monkeypatch):
+    from ray.train import WorkerGroupError
+
+    monkeypatch.setattr(distributed, "_MAX_FAILURES", 0)
+    with pytest.raises(WorkerGroupError, match=r"in look_up[\s\S]+KeyError: 'missing'") as error:
+        run_on_workers(look_up, {}, checkpoints, 2, "cpu")
+    assert users_fault(error.value) is None
+
+
+def look_up(job, checkpoints, workers):
+    return job["missing"]
 
 
 def count_attempt(checkpoints, workers):
@@ -260,3 +278,13 @@ def test_scoring_can_be_interrupted(two_nodes):
 def wait_after_the_first(batch: int) -> int:
     time.sleep(60 if batch else 0)
     return batch
+
+
+@pytest.mark.slow
+def test_an_error_in_the_stream_is_not_the_clusters(two_nodes):
+    def lost_connection():
+        yield 1
+        raise ConnectionError("the file's server is gone")
+
+    with pytest.raises(ConnectionError, match="the file's server is gone"):
+        list(map_on_workers(abs, lost_connection(), 2))
