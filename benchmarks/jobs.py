@@ -13,7 +13,6 @@ import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 from kedro.config import OmegaConfigLoader
 from results import ROOT
-from review_sentiment.pipelines.modeling.cluster import train_on_ray
 from transformers import AutoModel, DistilBertConfig, PretrainedConfig, PreTrainedModel
 
 from review_sentiment.chunks import ChunkedTable
@@ -27,6 +26,7 @@ from review_sentiment.model.encoder import Classifier, Pretrained, add_head
 from review_sentiment.params import Parameters, parse_parameters
 from review_sentiment.pipelines.data_engineering import nodes as data_engineering
 from review_sentiment.pipelines.modeling.batches import LengthBatches
+from review_sentiment.pipelines.modeling.on_ray import train_on_ray
 from review_sentiment.pipelines.modeling.training import train
 from review_sentiment.runs.manifest import source_sha256
 from review_sentiment.settings import CONFIG_LOADER_ARGS

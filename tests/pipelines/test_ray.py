@@ -31,6 +31,11 @@ ON_RAY = {"executor": "ray", "workers": 2}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
+def test_the_module_loads_neither_ray_nor_torch():
+    code = "import sys, review_sentiment.distributed; assert not {'ray', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_without_the_extra_one_message_says_what_to_install(training_job, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     *job, checkpoints = training_job(**ON_RAY)
@@ -83,7 +88,7 @@ def two_nodes():
 
 
 def compare(project, one: str, other: str) -> None:
-    """Two runs took the same steps, up to rounding."""
+    """Two runs took the same steps, within floating-point error."""
     first, second = project.load("history", one), project.load("history", other)
     assert list(first["step"]) == list(second["step"])
     for name in ("loss", "grad_norm", "accuracy", "f1"):
@@ -95,10 +100,10 @@ def compare(project, one: str, other: str) -> None:
 @pytest.mark.slow
 def test_a_cluster_of_our_own_trains_what_one_process_does_and_leaves_nothing(project):
     pytest.importorskip("ray")
-    attacked = {"adversarial_distance": 0.05, "epochs": 3}  # roundings grow from step to step
-    one = project.run(*UP_TO_MODELING, training=attacked)
+    training = {"epochs": 3}  # floating-point error grows from step to step
+    one = project.run(*UP_TO_MODELING, training=training)
     before = set(Path(tempfile.gettempdir()).glob("ray*"))
-    two = project.run(*UP_TO_MODELING, training={**attacked, **ON_RAY})
+    two = project.run(*UP_TO_MODELING, training={**training, **ON_RAY})
     compare(project, one, two)
     assert project.load("manifest")["complete"]
     assert not project.load("reload_check")["largest_difference"]
@@ -208,10 +213,10 @@ def count_attempt(checkpoints, workers):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing_but_time(project, two_nodes):
-    # At a higher rate the loss leaps, and roundings grow to differences.
-    training = {"epochs": 30, "checkpoint_minutes": 0, "logging_steps": 10, "learning_rate": 1e-3}
+    # At a higher rate the loss jumps, and floating-point error grows to real differences.
+    training = {"epochs": 12, "checkpoint_minutes": 0, "logging_steps": 10, "learning_rate": 1e-3}
     one = project.run(*UP_TO_MODELING, training=training)
-    killed = threading.Thread(target=kill_a_worker, args=(project.folder / "data/06_models/checkpoints", 100))
+    killed = threading.Thread(target=kill_a_worker, args=(project.folder / "data/06_models/checkpoints", 40))
     killed.start()
     two = project.run(*UP_TO_MODELING, training={**training, **ON_RAY})
     killed.join()
