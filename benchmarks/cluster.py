@@ -94,7 +94,7 @@ def _score(job: Job, texts: list[str]) -> list[tuple[str, float, pd.DataFrame]]:
 def _send(texts: list[str]) -> float:
     """Reviews a second that one session can send to idle workers, receive and write."""
     batch = pa.RecordBatch.from_pydict({"text": texts})
-    received = map_on_workers(_same, itertools.repeat(batch, _SENT // len(batch)), workers=2)
+    received = map_on_workers(_same, itertools.repeat(batch, _SENT // len(batch)), 2)
     with tempfile.TemporaryDirectory() as folder:
         first = next(received)  # Ray has started
         table = ChunkedTable(first.schema, 0, lambda: received)

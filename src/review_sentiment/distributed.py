@@ -93,16 +93,10 @@ class Workers:
 def run_on_workers(
     function: Callable[[Any, Any, Workers], Any], job: Any, checkpoints: Any, count: int, device: str
 ) -> Any:
-    """Call `function(job, checkpoints, workers)` in each of several Ray workers, which train together.
+    """Call `function(job, checkpoints, workers)` in `count` Ray workers that train together; gives the first's result.
 
-    Ray starts and connects them, and when one is lost, starts all again from the newest checkpoint. Checkpoints and log
-    come back to this machine, so no storage need be shared.
-
-    Args:
-        job: Anything that can be pickled; each machine gets it once.
-
-    Returns:
-        What the first worker's call returned.
+    Ray starts and connects them. When one is lost, it starts all again from the newest checkpoint. Each machine gets
+    the pickled job once; checkpoints and log come back to this machine, so no storage need be shared.
 
     Raises:
         UserError: Ray is not installed, the cluster does not answer or is too small, or a worker raised it.
@@ -131,8 +125,10 @@ def run_on_workers(
         except ControllerError as error:
             raise error.controller_failure from error
         except WorkerGroupError as error:
+            if not any(type(failure).__module__.startswith("ray.") for failure in error.worker_failures.values()):
+                raise  # no worker was lost, so this is a bug, with its traceback
             raise LostWorkersError(
-                f"Ray's workers failed {_MAX_FAILURES + 1} times, and training was given up. The last failure: {error}"
+                f"Ray lost workers {_MAX_FAILURES + 1} times, and training was given up. The last failure: {error}"
             ) from error
         result, checkpoints.resumed = ray.cloudpickle.loads(returned)
         return result
@@ -166,7 +162,6 @@ def _trainer(work: Callable[[], Any], count: int, cpus: int, use_gpu: bool, fold
 
 def _work(function: Callable[[Any, Any, Workers], Any], job: Any, keeper: Any, records: Any) -> bytes | None:
     """Run in each worker."""
-    import ray
     import ray.train
 
     context = ray.train.get_context()
@@ -182,13 +177,13 @@ def _work(function: Callable[[Any, Any, Workers], Any], job: Any, keeper: Any, r
 
 
 class _CheckpointKeeper:
-    """Ray actor beside the session that keeps the checkpoints; Ray Train's own (2.60) need storage that all share."""
+    """Ray actor on the session's machine. Ray Train's own checkpoints (2.60) would need storage that all share."""
 
     def __init__(self, checkpoints: Any, resumed: Any) -> None:
         self._checkpoints, self._resumed = checkpoints, resumed
 
     def newest(self) -> tuple[Any, list[dict[str, Any]]]:
-        """The checkpoint to go on from, if any, and the history of resumptions up to it."""
+        """The checkpoint to resume from, if any, and `Checkpoints.resumed`."""
         checkpoint = self._checkpoints.to_restart() or self._resumed
         return checkpoint, self._checkpoints.resumed
 
@@ -205,7 +200,7 @@ class _SentCheckpoints:
         self._keeper = keeper
 
     def to_resume(self) -> Any:
-        """The checkpoint to go on from, if any."""
+        """The checkpoint to resume from, if any."""
         import ray
 
         checkpoint, self.resumed = ray.get(self._keeper.newest.remote())
@@ -237,21 +232,18 @@ def _logging_from(records: Any) -> Iterator[None]:
 
 
 def map_on_workers(function: Callable[[Batch], Batch], batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """Apply a function to a stream of batches in Ray workers, in order, with a few batches in memory at once.
+    """Apply a function to a stream of batches in `count` Ray workers, in order, with few batches in memory at once.
 
-    Ray runs it again for a batch whose worker is lost. Ray Data (2.60) would read the stream in another process than
-    this one, which has the open file.
-
-    Raises:
-        UserError: Ray is not installed, or the cluster does not answer or is too small.
+    A batch whose worker is lost goes to another. Ray Data (2.60) would read the stream outside of this process, which
+    has the open file.
     """
     with ray_cluster(count, "inference.workers=1") as nodes:
         import ray
 
         cpus, _ = place_workers(nodes, count, "cpu", "inference.workers")
-        apply = ray.remote(_apply).options(num_cpus=cpus)
+        apply = ray.remote(lambda function, batch: function(batch)).options(num_cpus=cpus)
         sent = ray.put(function)
-        # Futures, because ray.get (2.60) replaces what a signal handler raises by its own KeyboardInterrupt.
+        # Futures, since ray.get (2.60) turns whatever a signal handler raises into a KeyboardInterrupt.
         under_way: deque[Future[Batch]] = deque()
         for batch in batches:
             if len(under_way) == _BATCHES_PER_WORKER * count:
@@ -261,42 +253,45 @@ def map_on_workers(function: Callable[[Batch], Batch], batches: Iterable[Batch],
             yield under_way.popleft().result()
 
 
-def _apply(function: Callable[[Batch], Batch], batch: Batch) -> Batch:
-    return function(batch)
-
-
 @contextmanager
 def ray_cluster(workers: int, instead: str) -> Iterator[list[dict[str, float]]]:
     """Connect to the cluster that RAY_ADDRESS names, or start one on this machine; gives the resources of each node.
 
     Args:
         instead: Parameters that need no Ray, for the user who has not installed it.
+
+    Raises:
+        UserError: Ray is not installed, or the cluster does not answer.
     """
     address = os.environ.get("RAY_ADDRESS")
-    # Ray reads these when it is imported.
+    # Ray reads these when it is imported. It listens to the whole network; the token keeps others out.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens to the whole network and runs what it is sent; with a token, only from those who know it.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
-        import ray
         import ray.train
     except ImportError as error:
         raise UserError(f'Ray is not installed ({error}): pip install -e ".[ray]", or set {instead}') from None
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         try:
-            if address:
-                ray.init(address, **quiet)
-            else:
-                cpus = max(workers, int(machine()["cores"]))
-                ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **quiet)
+            _connect(address, max(workers, int(machine()["cores"])), folder)
             yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        except ConnectionError as error:
-            raise UserError(f"the Ray cluster at RAY_ADDRESS={address} does not answer ({error}): start it") from None
         finally:
             ray.shutdown()
+
+
+def _connect(address: str | None, cpus: int, folder: str) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **quiet)
+        return
+    try:
+        ray.init(address, **quiet)
+    except ConnectionError as error:
+        raise UserError(f"the Ray cluster at RAY_ADDRESS={address} does not answer ({error}): start it") from None
 
 
 def place_workers(nodes: Sequence[Mapping[str, float]], workers: int, device: str, name: str) -> tuple[int, bool]:
