@@ -285,12 +285,12 @@ def test_a_stopping_server_answers_what_waits(trained):
 
 
 @pytest.mark.slow
-def test_the_command_serves_until_it_is_told_to_stop(trained):
+def test_the_command_serves_until_it_is_stopped(trained):
     command = [sys.executable, "-m", "kedro", "serve", "--port", "0", "--log-predictions"]
     process = subprocess.Popen(command, cwd=trained.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                env={**os.environ, "COLUMNS": "200"})  # fmt: skip
     said = ""
-    while "http" not in said or "right (" not in said:
+    while "http" not in said or "accuracy" not in said:
         line = process.stdout.readline()
         assert line, said
         said += line
