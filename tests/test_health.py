@@ -62,9 +62,9 @@ def test_overfitting_is_dated_to_the_epoch_after_the_best(thresholds):
 
 
 def test_slow_counts_from_a_minute(thresholds):
-    assert is_slow(200, 100, thresholds)
-    assert not is_slow(140, 100, thresholds)
-    assert not is_slow(2, 1, thresholds)
+    assert is_slow(200, 100)
+    assert not is_slow(140, 100)
+    assert not is_slow(2, 1)
 
 
 def test_a_rate_that_rises_to_the_end(thresholds):

@@ -20,7 +20,7 @@ from review_sentiment.text import row_id_of
 from tests.conftest import GOOD, copy_of, make_corpus, new_project
 from tests.test_report import needs_browser, open_page
 
-BOUNDS = MonitoringParams(enforce=False, rows=5000, seed=42, psi_max=0.25, p_max=0.001)
+BOUNDS = MonitoringParams(enforce=False, rows=5000, psi_max=0.25, p_max=0.001)
 CLASSES = ["negative", "positive"]
 
 
@@ -220,13 +220,14 @@ def in_parts(table: pd.DataFrame, rows: int = 250) -> list[pd.DataFrame]:
     return [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
 
 
-def test_rows_are_drawn_evenly_in_one_pass_and_those_without_answer_are_counted():
+def test_rows_are_drawn_evenly_in_one_pass_and_those_without_answer_are_counted(monkeypatch):
     table = scored([str(number) for number in range(1000)])
     table.loc[::4, ["text", "predicted", "proba_negative", "proba_positive"]] = None
     params = BOUNDS.model_copy(update={"rows": 60})
     times = np.zeros(1000)
     for seed in range(60):
-        rows, counts = draw_rows(in_parts(table), "text", CLASSES, params.model_copy(update={"seed": seed}))
+        monkeypatch.setattr(measures, "_SEED", seed)
+        rows, counts = draw_rows(in_parts(table), "text", CLASSES, params)
         assert counts == {"rows": 1000, "rows_without_answer": 250}
         assert len(rows) == rows["text"].nunique() == 60
         times[rows["text"].astype(int)] += 1
