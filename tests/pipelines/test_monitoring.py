@@ -226,7 +226,7 @@ def test_rows_are_drawn_evenly_in_one_pass_and_those_without_answer_are_counted(
     params = BOUNDS.model_copy(update={"rows": 60})
     times = np.zeros(1000)
     for seed in range(60):
-        monkeypatch.setattr(measures, "_SEED", seed)
+        monkeypatch.setattr("review_sentiment.pipelines.monitoring.measures._SEED", seed)
         rows, counts = draw_rows(in_parts(table), "text", CLASSES, params)
         assert counts == {"rows": 1000, "rows_without_answer": 250}
         assert len(rows) == rows["text"].nunique() == 60
