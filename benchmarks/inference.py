@@ -83,7 +83,7 @@ def main() -> None:
     same = {backend: np.array(labels[backend]) == np.array(stock_labels) for backend in backends}
     read_whole = ", ".join(f"{same[backend][np.array(whole)].mean():.1%}" for backend in backends)
     publish(
-        f"inference, {classifier.dtype_here()}",  # PyTorch's ratio hangs on it
+        f"inference, {classifier.dtype_here()}",  # PyTorch's ratio depends on it
         f"Scoring {chosen.rows:,} IMDB test reviews, in {chosen.rounds} parts, and in turn with them the first"
         f" {chosen.pipeline_rows:,} of each part.",
         [

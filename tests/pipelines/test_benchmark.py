@@ -1,11 +1,13 @@
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState
 
+from review_sentiment.distributed import Workers
 from review_sentiment.errors import UserError
 from review_sentiment.model.dtype import computing_in
 from review_sentiment.params import parse_parameters
 from review_sentiment.pipelines.modeling.benchmark import (
+    ComputeSettings,
     choose_compute,
     choose_threads,
     device_among,
@@ -13,6 +15,8 @@ from review_sentiment.pipelines.modeling.benchmark import (
     merge_passes,
     pick,
 )
+from review_sentiment.pipelines.modeling.callbacks import SpeedCheck
+from review_sentiment.pipelines.modeling.plan import Clock, Pace, Schedule, TrainingPlan
 
 
 @pytest.fixture
@@ -151,8 +155,33 @@ def test_a_busy_machine_keeps_the_default_and_says_so(four_threads):
     assert four_threads({4: [4.0], 2: [0.5], 1: [1.0]}, trust=True)[:2] == (2, False)
 
 
+@pytest.mark.parametrize(
+    ("threads", "busy", "step_seconds", "compared"),
+    [(2, False, 1.0, False), (2, True, 1.0, True), (1, False, 1.0, True), (2, False, 2.0, True)],
+)
+def test_threads_are_compared_again_after_the_first_epoch_where_that_may_pay(
+    model, batch, training, caplog, threads, busy, step_seconds, compared
+):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        compute = ComputeSettings("cpu", "fp32", threads, "sdpa", "measured", 8, 1, 8, busy)
+        pace = Pace(step_seconds=1.0, row_seconds=0.1)
+        clock = Clock(pace, Schedule(TrainingPlan(10, 30, 3, 0.5)), 10, 0.0)
+        clock.restart(step_seconds)
+        check = SpeedCheck(compute, pace, training, lambda: batch, clock, Workers())
+        with caplog.at_level("INFO"):
+            check.on_evaluate(None, TrainerState(), TrainerControl(), model=model)
+            check.on_evaluate(None, TrainerState(), TrainerControl(), model=model)
+        assert caplog.text.count("Threads compared again after the first epoch") == compared
+        assert (clock.full_step_seconds < 0.9) == compared  # timed again
+        assert ("after the first epoch" in check.reason) == compared
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_fewer_threads_are_taken_where_cores_are_missing(four_threads):
-    assert four_threads({4: [0.8], 2: [0.5], 1: [0.45]})[:2] == (2, False)
+    assert four_threads({4: [0.7], 2: [0.5], 1: [0.45]})[:2] == (2, False)
     assert four_threads({4: [0.6], 2: [0.5], 1: [1.0]})[:2] == (4, False)
 
 

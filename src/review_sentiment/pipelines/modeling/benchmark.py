@@ -28,7 +28,7 @@ _EAGER_WORTHWHILE = 1.3
 # Fewer threads must gain more: what keeps the other cores busy now may soon be over.
 _FEWER_THREADS_WORTHWHILE = 1.3
 # Half the threads can't be this much faster on cores of one's own, so another process is using them.
-_IMPLAUSIBLE = 2.0
+_IMPLAUSIBLE = 1.5
 # bf16 has 8 significant bits; over an encoder's layers the errors add up to one or two percent of its hidden states.
 _BF16_BOUND = 0.05
 # The longest batches take more than the one that is measured.

@@ -304,9 +304,10 @@ class HealthWatch(TrainerCallback):
 
 
 class SpeedCheck(TrainerCallback):
-    """Compares numbers of threads again after the first epoch, where the benchmark before it could not be trusted.
+    """Compares numbers of threads again after the first epoch, where the benchmark before it may have been wrong.
 
-    That is where the machine was busy then, or steps take much longer than forecast.
+    That is where the machine was busy then, fewer threads were chosen than there are, or steps take much longer than
+    forecast.
     """
 
     def __init__(
@@ -344,8 +345,9 @@ class SpeedCheck(TrainerCallback):
         if self._checked:
             return
         self._checked = True
+        is_doubtful = self._compute.busy or self._compute.threads < self._most_threads
         is_slow = self._clock.full_step_seconds > _MUCH_SLOWER * self._pace.step_seconds
-        if not self._workers.of_first(is_slow or self._compute.busy):
+        if not self._workers.of_first(is_doubtful or is_slow):
             return
         found = choose_threads_again(model, self._batch(), self._compute, self._most_threads)
         threads, measured = self._workers.of_first(found)
