@@ -54,7 +54,7 @@ def measure_texts(encoder: EncoderTokenizer, texts: Sequence[str], ids: Sequence
 def measure_reference(
     encoder: EncoderTokenizer, chunks: Iterable[pd.DataFrame], test_row_ids: Iterable[str]
 ) -> dict[str, Any]:
-    """Describe training reviews by numbers that tell no text.
+    """Describe training reviews by numbers that reveal no text.
 
     A review's neighboring characters and tokens are compared with those of all others, itself left out, as a new
     review's will be; else small training sets would look more usual than any new review can.
@@ -193,7 +193,7 @@ def _surprise(counts: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _token_pairs(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Neighboring tokens of all reviews: the review each pair stands in, and the pair as one number."""
+    """Neighboring tokens of all reviews: the review that each pair is in, and the pair as one number."""
     flat = np.fromiter((token for row in ids for token in row), dtype=np.int64)
     row = np.repeat(np.arange(len(ids)), [len(tokens) for tokens in ids])
     inside = row[:-1] == row[1:]

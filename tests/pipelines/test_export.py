@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -99,18 +100,39 @@ def test_int8_is_computed_exactly_where_16_bits_would_overflow(exported, monkeyp
         assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
+MAKE_A_SESSION = """
+import pathlib, sys, time
+from review_sentiment.scoring.exported import onnx_session
+session = onnx_session(pathlib.Path(sys.argv[1]).read_bytes(), 1)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def make_a_session(exported, home, seconds: float, **variables: str) -> None:
+    """Load an ONNX model in a process of its own, and keep it for so long."""
+    home.mkdir()
+    other = ("xdg_", "ort_", "no_proxy")
+    kept = {name: value for name, value in os.environ.items() if not name.lower().startswith(other)}
+    command = [sys.executable, "-c", MAKE_A_SESSION, str(exported.export_folder / "model.onnx"), str(seconds)]
+    subprocess.run(command, env={**kept, "HOME": str(home), **variables}, check=True, timeout=100)
+
+
 def test_onnxruntime_leaves_nothing_in_the_home_folder(exported, tmp_path):
     """Its telemetry would: a database with a device id, as soon as a session is made."""
-    score = (
-        "import sys, pathlib; from review_sentiment.scoring.exported import onnx_session;"
-        "onnx_session(pathlib.Path(sys.argv[1]).read_bytes(), 1)"
-    )
-    home = tmp_path / "home"
-    home.mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
-    model = next(exported.export_folder.glob("*.onnx"))
-    subprocess.run([sys.executable, "-c", score, model], env={**kept, "HOME": str(home)}, check=True)
-    assert list(home.rglob("*")) == []
+    make_a_session(exported, tmp_path / "home", 0, ORT_DISABLE_TELEMETRY="0")
+    assert list((tmp_path / "home").rglob("*")) == []
+
+
+@pytest.mark.slow
+def test_onnxruntime_connects_to_nothing(exported, tmp_path):
+    """Its telemetry would, nine seconds after the first session (1.32), by the proxy if there is one."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        names = ("http_proxy", "https_proxy", "all_proxy")
+        make_a_session(exported, tmp_path / "home", 25, **dict.fromkeys([*names, *map(str.upper, names)], address))
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            proxy.accept()
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def serve_classifier(run: str | None, host: str, port: int, log_predictions: boo
     Raises:
         UserError: There is no such classifier, or the address can't be listened on.
     """
-    with _bind(host, port) as listener:  # before the classifier is read: a taken port is told at once
+    with _bind(host, port) as listener:  # before the classifier is read: so that a taken port is reported at once
         context = open_context()
         limits = load_parameters(context.config_loader).serving
         scorer = open_scorer(context, run, limits.batch_size)
