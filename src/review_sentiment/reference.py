@@ -65,7 +65,7 @@ def measure_reference(
 
     Returns:
         `rows` (how many there are), `tokenizer` (its name and hash), `test_rows` (a hash), `character_pairs` (how often
-        each of S x S pairs of symbols stands side by side), `token_pairs` (the commonest neighboring ids, each pair as
+        each of S x S pairs of symbols is side by side), `token_pairs` (the commonest neighboring ids, each pair as
         first x 2^32 + second, ascending), and `reviews`, columns of at most 5,000 rows: `words`, `tokens`,
         `unknown_share`, `character_surprise` and `common_pairs` as `compare_texts` says.
     """
@@ -121,7 +121,7 @@ def character_pairs(texts: Sequence[str]) -> np.ndarray:
     """Count neighboring characters.
 
     Returns:
-        How often each pair of symbols stands side by side in each review, int64, shape (N, S * S).
+        How often each pair of symbols is side by side in each review, int64, shape (N, S * S).
     """
     cells = _SYMBOLS * _SYMBOLS
     counts = np.zeros((len(texts), cells), dtype=np.int64)

@@ -23,7 +23,7 @@ _BACKLOG = 128
 
 
 def serve_classifier(run: str | None, host: str, port: int, log_predictions: bool, log_texts: bool) -> None:
-    """Serve one run's classifier until the process is told to stop.
+    """Serve one run's classifier until the process is stopped.
 
     Args:
         run: Version of the run, or the beginning of it; None for the newest. It never changes by itself.

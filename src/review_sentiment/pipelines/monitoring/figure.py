@@ -85,7 +85,7 @@ def _traces(signal: Mapping[str, Any]) -> list[Any]:
     middles = [(left + right) / 2 for left, right in pairwise(edges)]
     return [
         Bar(x=middles, y=shares["reference"], marker=_PALE, hovertemplate=hover),
-        # Each share stands from its edge to the next; the last one again, for the right edge of the last bar.
+        # Each share reaches from its edge to the next; the last one again, for the right edge of the last bar.
         Scatter(
             x=edges, y=[*shares["new"], shares["new"][-1]], mode="lines", hovertemplate=hover,
             line={"color": VERMILLION, "width": 2, "shape": "hv"},
